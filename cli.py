@@ -1,0 +1,95 @@
+"""What the toolkit's command lines share: one-line errors, exit codes, and flags in either spelling.
+
+python replace_blanks.py --dataset_folder ./dataset     # the same as --dataset-folder
+"""
+
+import argparse
+import functools
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from files import UserError
+
+DONE, INCOMPLETE, UNUSABLE = 0, 1, 2  # exit codes: all done; something was left out; wrong arguments or input
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, with one-line errors and with `--two-words` accepted as `--two_words` and the other way round."""
+
+    def __init__(self, *, doc: str, separator: str = "-") -> None:
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        self.separator = separator
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args([self._respell(argument) for argument in args], namespace)
+
+    def _respell(self, argument: str) -> str:
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--"):
+            return argument
+        return "--" + flag[2:].replace("-", self.separator).replace("_", self.separator) + equals + value
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UNUSABLE, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """Decorate a script's `main(argv=None) -> int`: what users can cause ends in one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            # A tag that the console's code page lacks (GBK, cp1252) must not stop the run.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        name = Path(sys.modules[main.__module__].__file__ or "").name
+        try:
+            return main(argv)
+        except UserError as error:
+            message = " ".join(str(error).split("\n"))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk"
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted", file=sys.stderr)
+            return 130  # 128 + SIGINT, what shells expect
+        print(f"{name}: error: {message}", file=sys.stderr)
+        return UNUSABLE
+
+    return run
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number in 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number above 0")
+    return value

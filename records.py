@@ -1,0 +1,177 @@
+"""TFRecord files without tensorflow: random access through an index, checksums, and tf.train.Example.
+
+create_tfrecord.py writes the files with tensorflow; the trainer reads them with this (tensorflow and torch in one
+process fight over the GPU's memory). The index is NVIDIA DALI's: beside `x.tfrecord`, `x.idx` with a line
+`offset size` per record.
+
+    python -c "import records; print(records.RecordFile('aibooru_train.tfrecord')[0].labels)"
+"""
+
+import mmap
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from files import UserError, write_text
+
+# A record is: length (uint64), CRC of the length, data, CRC of the data; all little-endian.
+HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+OVERHEAD = HEADER.size + FOOTER.size  # 16 bytes
+
+
+class Record(NamedTuple):
+    """One labelled image.
+
+    Attributes:
+        image_id: the record's running number in the whole dataset.
+        image: a JPEG's bytes.
+        labels: indices into the vocabulary.
+        name: the image file's name in the dataset folder.
+    """
+
+    image_id: int
+    image: bytes
+    labels: Sequence[int]
+    name: str
+
+
+def _example_class() -> type[Any]:
+    """protobuf's class for tensorflow.Example, from tensorflow/core/example/{example,feature}.proto.
+
+    Declared here because the generated class lives inside tensorflow, whose import takes seconds. It has a descriptor
+    pool of its own, so that it may share a process with tensorflow's.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, int, int, str | None]) -> descriptor_pb2.DescriptorProto:
+        declared = file.message_type.add(name=name)
+        for field_name, number, label, kind, type_name in fields:
+            declared.field.add(name=field_name, number=number, label=label, type=kind, type_name=type_name)
+        return declared
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", 1, many, field.TYPE_BYTES, None))
+    message("FloatList", ("value", 1, many, field.TYPE_FLOAT, None))
+    message("Int64List", ("value", 1, many, field.TYPE_INT64, None))
+    feature = message(
+        "Feature",
+        ("bytes_list", 1, one, field.TYPE_MESSAGE, ".tensorflow.BytesList"),
+        ("float_list", 2, one, field.TYPE_MESSAGE, ".tensorflow.FloatList"),
+        ("int64_list", 3, one, field.TYPE_MESSAGE, ".tensorflow.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for kind in feature.field:
+        kind.oneof_index = 0
+    features = message("Features", ("feature", 1, many, field.TYPE_MESSAGE, ".tensorflow.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.field.add(name="key", number=1, label=one, type=field.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=one, type=field.TYPE_MESSAGE, type_name=".tensorflow.Feature")
+    entry.options.map_entry = True
+    message("Example", ("features", 1, one, field.TYPE_MESSAGE, ".tensorflow.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+Example = _example_class()
+
+
+def masked_crc(data: bytes | memoryview) -> int:
+    """The masked CRC-32C of TFRecord files (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(bytes(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def index_of(path: Path) -> Path:
+    """Where the index of a TFRecord file lies."""
+    return path.with_suffix(".idx")
+
+
+def write_index(path: Path, sizes: Iterable[int]) -> None:
+    """Write the index of the TFRecord file `path`, given the sizes of its records in bytes, framing included."""
+    offset, lines = 0, []
+    for size in sizes:
+        lines.append(f"{offset} {size}\n")
+        offset += size
+    write_text(index_of(path), "".join(lines))
+
+
+def scan(path: Path) -> list[int]:
+    """The sizes in bytes of a TFRecord file's records, framing included; every length is checked against its CRC.
+
+    Raises:
+        UserError: the file is truncated or no TFRecord file.
+    """
+    sizes, offset, end = [], 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while offset < end:
+            head = file.read(HEADER.size)
+            length, crc = HEADER.unpack(head) if len(head) == HEADER.size else (0, -1)
+            if crc != masked_crc(head[:8]) or offset + length + OVERHEAD > end:
+                raise UserError(f"{path}: damaged at byte {offset}; write it again with create_tfrecord.py")
+            sizes.append(length + OVERHEAD)
+            offset += length + OVERHEAD
+            file.seek(offset)
+    return sizes
+
+
+class RecordFile:
+    """The records of one TFRecord file, by number. It can be sent to a worker process, which maps the file anew.
+
+    Raises:
+        UserError: on opening, where the file is missing or damaged; on reading, where a record's checksum is wrong.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such file; make it with create_tfrecord.py")
+        self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
+        self._data: mmap.mmap | None = None
+
+    def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """From the .idx where it fits the file, else from the file itself."""
+        end = self.path.stat().st_size
+        try:
+            offsets, sizes = np.array(index_of(self.path).read_text().split(), dtype=np.int64).reshape(-1, 2).T
+            if np.array_equal(offsets, np.cumsum(sizes) - sizes) and sizes.sum() == end and (sizes > OVERHEAD).all():
+                return offsets, sizes
+        except (OSError, ValueError):
+            pass  # no index, or an edited one: the file itself knows
+        sizes = np.array(scan(self.path), dtype=np.int64)
+        return np.cumsum(sizes) - sizes, sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None}
+
+    def read(self, number: int) -> bytes:
+        """The serialized Example of one record, checked against both of its checksums."""
+        if self._data is None:
+            with open(self.path, "rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        offset, size = int(self.offsets[number]), int(self.sizes[number])
+        frame = self._data[offset : offset + size]
+        length, head_crc = HEADER.unpack_from(frame)
+        data = frame[HEADER.size : -FOOTER.size]
+        (data_crc,) = FOOTER.unpack_from(frame, size - FOOTER.size)
+        if length != len(data) or head_crc != masked_crc(frame[:8]) or data_crc != masked_crc(data):
+            raise UserError(f"{self.path}: record {number} is damaged; write it again with create_tfrecord.py")
+        return data
+
+    def __getitem__(self, number: int) -> Record:
+        features = Example.FromString(self.read(number)).features.feature
+        return Record(
+            image_id=features["image_id"].int64_list.value[0],
+            image=features["image_bytes"].bytes_list.value[0],
+            labels=features["label_indexes"].int64_list.value,
+            name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+        )

@@ -1,0 +1,61 @@
+"""Make the .txt files of a dataset comma-separated lists of Danbooru tags.
+
+python replace_blanks.py --dataset-folder ./dataset --dry-run
+
+1girl whiskey long_hair  ->  1girl,whiskey,long_hair     separated by blanks: the blanks become commas
+long hair, blue eyes     ->  long_hair,blue_eyes         commas already: tidied, a blank within a tag becomes _
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+import tags
+from files import UserError, read_text, write_text
+
+
+def tidy(text: str) -> str:
+    """The tag list of one txt file in the form `1girl,long_hair`; applying it twice changes nothing more."""
+    if "," in text:
+        parts = ["_".join(part.split()) for part in text.replace("\n", ",").split(",")]
+    else:
+        parts = text.split()
+    return tags.format_tags(tags.parse_tags(",".join(parts)))
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.ArgumentParser(doc=__doc__ or "")
+    parser.add_argument(
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="folder with the .txt files (default: ./%(default)s)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
+    arguments = parser.parse_args(argv)
+
+    paths = tags.tag_files(arguments.dataset_folder)
+    changed = left_out = 0
+    for path in paths:
+        try:
+            text = read_text(path, "write its tags, separated by commas")
+        except UserError as error:
+            print(f"replace_blanks.py: left out: {error}", file=sys.stderr)
+            left_out += 1
+            continue
+        if (tidied := tidy(text)) == text:
+            continue
+        changed += 1
+        if arguments.dry_run:
+            print(f"{path.name}: {tidied}")
+        else:
+            write_text(path, tidied)
+    would = "would be " if arguments.dry_run else ""
+    print(f"{changed} of {len(paths)} files {would}changed" + (f", {left_out} left out" if left_out else ""))
+    return cli.INCOMPLETE if left_out else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
