@@ -7,12 +7,14 @@ indices of its tags. What cannot be used is left out and named on stderr (exit c
 """
 
 import hashlib
+import importlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -97,6 +99,23 @@ def extend_vocabulary(csv_path: Path, pairs: Iterable[Pair], known: dict[str, in
     return tags.read_vocabulary(csv_path)
 
 
+def import_tensorflow() -> ModuleType:
+    """tensorflow, imported late and quietly.
+
+    Late, because it takes 4 s, which --help and a wrong path need not wait for. Quietly, because it greets with a page
+    on stderr that none of its settings silences; what goes wrong in importing it still raises. Writing needs no GPU.
+    """
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"})
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        return importlib.import_module("tensorflow")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 @dataclass
 class Written:
     """What became of one split: records, uses by label index, and a line for each image that was left out."""
@@ -110,10 +129,7 @@ def write_split(
     path: Path, pairs: Sequence[Pair], vocabulary: tags.Vocabulary, img_size: int, first_id: int
 ) -> Written:
     """Write one TFRecord file and its index; the image_ids count from `first_id`."""
-    # Here because it takes 4 s, which --help and a wrong path need not wait for.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     sizes: list[int] = []
     counts: Counter[int] = Counter()
     problems: list[str] = []

@@ -3,206 +3,87 @@
     python simple_dan_crawl.py --tags "1girl solo" --target-count 100
 
 Newest posts first, each as <md5>.jpg + <md5>.txt. JPEG originals are kept byte for byte; png, webp and static gif
-become JPEG on white; videos and animations are passed over. Run it again to go on: pairs that stand are kept.
+become JPEG on white; videos and animations are passed over. The same command goes on where the last one ended, however
+it ended; --update fetches what was posted since. A proxy is taken from the variable HTTPS_PROXY.
 """
 
 import hashlib
+import math
 import re
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+from PIL import Image
 from tqdm import tqdm
 
 import cli
+import danbooru
 import images
 import tags
-from files import UserError, write_bytes, write_text
+from crawl_state import FAILURES_FILE, DatasetFolder
+from files import UserError
 
-VERSION = "0.1"
-# Danbooru refuses the names of HTTP libraries and of browsers.
-USER_AGENT = f"eva02-tagger-toolkit/{VERSION} (simple_dan_crawl.py)"
 PAGE = 200  # posts; the most that Danbooru lists at once
-JOBS = 4  # downloads at a time
-TRIES = 4
-STATIC = {"jpg", "jpeg", "png", "webp", "gif"}  # the two last may turn out to be animated
+FIELDS = (
+    "id,rating,md5,file_ext,file_url,image_width,image_height,score,media_asset,"
+    "tag_string_general,tag_string_character,tag_string_artist"
+)
+STATIC = {"jpg", "jpeg", "png", "webp", "gif", "avif"}  # webp, gif, avif and png may turn out to be animated
+SIZES = ("original", "sample", "720x720")
 MD5 = re.compile(r"[0-9a-f]{32}")
+SAVE_EVERY = 50  # settled posts between two savings of the cursor
+
+SAVED, FAILED = "saved", "failed"
 
 
-class PassedOver(Exception):
-    """This post is none of those that were asked for; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Post:
-    """What is kept of a post: where its image is and its tags by category name."""
-
-    md5: str
-    url: str
-    suffix: str
-    tags: dict[str, list[str]]
-
-    @classmethod
-    def of(cls, post: dict[str, Any]) -> "Post":
-        """From one element of /posts.json; raises PassedOver for what is hidden or no static image."""
-        md5, url, suffix = post.get("md5"), post.get("file_url"), post.get("file_ext")
-        if not isinstance(md5, str) or not isinstance(url, str) or not MD5.fullmatch(md5):
-            raise PassedOver("hidden")
-        if suffix not in STATIC:
-            raise PassedOver(f"{suffix} file")
-        rating = tags.RATINGS.get(post.get("rating") or "")
-        lists = {
-            name: tags.parse_tags(str(post.get(f"tag_string_{name}") or "").replace(" ", ","))
-            for name in ("general", "character", "artist")
-        }
-        return cls(md5, url, suffix, {"rating": [rating] if rating else [], **lists})
-
-
-class Danbooru:
-    """The part of Danbooru's API that a crawl needs."""
-
-    def __init__(self, base_url: str) -> None:
-        self.base_url = base_url.rstrip("/")
-        self.client = httpx.Client(headers={"User-Agent": USER_AGENT}, timeout=30, follow_redirects=True)
-
-    def get(self, url: str, **params: str | int) -> httpx.Response:
-        """GET with patience: throttling, server errors and broken connections are tried again, refusals are not.
-
-        Raises:
-            UserError: the server refuses, or does not recover.
-        """
-        for attempt in range(TRIES):
-            try:
-                response = self.client.get(url, params=params or None)
-                if response.is_success:
-                    return response
-                problem = f"HTTP {response.status_code} {self._words(response)}"
-                if response.status_code not in (429, 500, 502, 503, 504):
-                    break
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
-            time.sleep(2**attempt if attempt < TRIES - 1 else 0)
-        raise UserError(f"{url}: {problem}; check --tags and --base-url, or run the same command again later")
-
-    @staticmethod
-    def _words(response: httpx.Response) -> str:
-        try:
-            return str(response.json()["message"])
-        except (ValueError, KeyError, TypeError):
-            return response.reason_phrase
-
-    def posts(self, query: str) -> Iterator[list[dict[str, Any]]]:
-        """Pages of posts, newest first; `page=b<id>` goes as deep as the site, numbered pages end at 1000."""
-        position: dict[str, str] = {}
-        while page := self._list(query, position):
-            yield page
-            position = {"page": f"b{min(post['id'] for post in page)}"}
-
-    def _list(self, query: str, position: dict[str, str]) -> list[dict[str, Any]]:
-        url = f"{self.base_url}/posts.json"
-        response = self.get(url, tags=query, limit=PAGE, **position)
-        try:
-            page = response.json()
-            if all(isinstance(post["id"], int) for post in page):
-                return page
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise UserError(f"{url}: the answer is no list of posts; is --base-url a Danbooru?")
-
-    def image(self, post: Post) -> bytes:
-        """The original file of a post, checked against its MD5."""
-        data = self.get(post.url).content
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() != post.md5:
-            raise UserError(f"{post.url}: its MD5 is not {post.md5}; run the same command again")
-        return data
-
-
-def to_jpeg(data: bytes, suffix: str) -> bytes:
-    """A JPEG as it came; any other static image as a JPEG on white.
-
-    Raises:
-        PassedOver: an animation.
-        images.UnreadableImage: damaged, or too large to decode safely.
-    """
-    picture = images.open_image(data)
-    if suffix in ("jpg", "jpeg"):
-        return data
-    if suffix in ("gif", "webp", "png") and images.is_animated(data):
-        raise PassedOver("animation")
-    return images.encode_jpeg(picture)
-
-
-def save_pair(booru: Danbooru, post: Post, folder: Path, categories: Sequence[str]) -> str:
-    """Download one post; returns "saved", the reason it was passed over, or "failed: …"."""
-    try:
-        write_bytes(folder / f"{post.md5}.jpg", to_jpeg(booru.image(post), post.suffix))
-        names = [name for category in categories for name in post.tags[category]]
-        write_text(folder / f"{post.md5}.txt", tags.format_tags(names))  # last: a pair with a txt is complete
-        return "saved"
-    except PassedOver as reason:
-        return str(reason)
-    except UserError as error:
-        return f"failed: {error}"
-
-
-def pairs_in(folder: Path) -> set[str]:
-    """The stems that have both a jpg and a txt."""
-    return {path.stem for path in folder.glob("*.txt") if path.with_suffix(".jpg").exists()}
-
-
-def note_categories(folder: Path, posts: Sequence[Post]) -> None:
-    """Add the posts' characters and artists to tag_categories.csv. Before their pairs, so a kill leaves none out."""
-    path = folder / tags.CATEGORIES_FILE
-    known = tags.read_categories(path) if path.exists() else {}
-    for post in posts:
-        for category in ("character", "artist"):
-            known.update(dict.fromkeys(post.tags[category], tags.CATEGORY_NUMBERS[category]))
-    names = tuple(sorted(known))
-    tags.write_vocabulary(path, tags.Vocabulary(names, tuple(known[name] for name in names)))
-
-
-def crawl(booru: Danbooru, query: str, folder: Path, target: int, categories: Sequence[str]) -> Counter[str]:
-    """Bring the folder to `target` pairs; what became of the posts, by reason."""
-    have = pairs_in(folder)
-    outcomes: Counter[str] = Counter()
-    with (
-        tqdm(total=target, initial=min(len(have), target), unit="pair", dynamic_ncols=True) as bar,
-        ThreadPoolExecutor(JOBS) as pool,
-    ):
-        for page in booru.posts(query) if len(have) < target else ():
-            wanted = []
-            for raw in page:
-                try:
-                    post = Post.of(raw)
-                    if post.md5 not in have:
-                        wanted.append(post)
-                except PassedOver as reason:
-                    outcomes[f"passed over, {reason}"] += 1
-            while wanted and len(have) < target:
-                batch, wanted = wanted[: target - len(have)], wanted[target - len(have) :]
-                if {"character", "artist"} & set(categories):
-                    note_categories(folder, batch)
-                for post, outcome in zip(
-                    batch, pool.map(lambda post: save_pair(booru, post, folder, categories), batch), strict=True
-                ):
-                    if outcome == "saved":
-                        have.add(post.md5)
-                        bar.update()
-                        outcomes["saved"] += 1
-                    elif outcome.startswith("failed"):
-                        tqdm.write(f"simple_dan_crawl.py: {outcome}", file=sys.stderr)
-                        outcomes["failed"] += 1
-                    else:
-                        outcomes[f"passed over, {outcome}"] += 1
-            if len(have) >= target:
-                break
-    return outcomes
+def parse_arguments(argv: Sequence[str] | None) -> Any:
+    parser = cli.ArgumentParser(doc=__doc__ or "")
+    what = parser.add_argument_group("what to fetch")
+    what.add_argument(
+        "--tags",
+        default="",
+        metavar="QUERY",
+        help="a Danbooru search; two tags without a paid account, rating: score: filetype: and the like "
+        "are free (default: everything)",
+    )
+    what.add_argument(
+        "--target-count",
+        type=cli.positive_int,
+        help="pairs that the folder shall hold (default: 10; with --update, no limit)",
+    )
+    what.add_argument("--min-score", type=int, help="only posts with at least this score")
+    what.add_argument(
+        "--size",
+        choices=SIZES,
+        default="original",
+        help="sample: 850 pixels wide; 720x720: within that square; the original where a post has none "
+        "(default: %(default)s)",
+    )
+    what.add_argument("--update", action="store_true", help="fetch what was posted since this query was begun")
+    what.add_argument("--retry-failures", action="store_true", help=f"first try the posts in {FAILURES_FILE} again")
+    output = parser.add_argument_group("what to write")
+    output.add_argument("--output-dir", type=Path, default=Path("dataset"), help="(default: ./%(default)s)")
+    output.add_argument(
+        "--categories",
+        type=category_list,
+        default=["rating", "general"],
+        help="which tags: rating,general,character,artist (default: rating,general)",
+    )
+    danbooru.add_arguments(parser)
+    parser.add_argument("--jobs", type=cli.positive_int, default=8, help="downloads at a time (default: %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=cli.positive_float,
+        default=120.0,
+        metavar="SECONDS",
+        help="for one try at a file; the next goes on where it broke off (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
 
 
 def category_list(text: str) -> list[str]:
@@ -213,38 +94,359 @@ def category_list(text: str) -> list[str]:
     return [name for name in tags.CATEGORY_NUMBERS if name in chosen]
 
 
+# --- posts ----------------------------------------------------------------------------------------------------------
+
+
+class PassedOver(Exception):
+    """This post is none of those that were asked for; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """What is kept of a post.
+
+    Attributes:
+        url: of the file to download.
+        is_original: whether that is the file whose MD5 is `md5`.
+        tags: what goes into the txt, by category.
+    """
+
+    id: int
+    md5: str
+    url: str
+    is_original: bool
+    suffix: str
+    tags: dict[str, list[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """The tags of the txt, in its order."""
+        return [name for names in self.tags.values() for name in names]
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """What tag_categories.csv should know."""
+        return {
+            name: tags.CATEGORY_NUMBERS[category]
+            for category in ("character", "artist")
+            for name in self.tags.get(category, ())
+        }
+
+
+def read_post(row: dict[str, Any], size: str, categories: Iterable[str], min_score: int | None) -> Post:
+    """A post from one row of /posts.json. Nothing in a row is trusted: the MD5 becomes a file name.
+
+    Raises:
+        PassedOver: hidden, no static image, too large, or without tags of these categories.
+    """
+    md5, url, suffix = row.get("md5"), row.get("file_url"), row.get("file_ext")
+    if not isinstance(md5, str) or not isinstance(url, str) or not isinstance(suffix, str):
+        raise PassedOver("hidden")  # banned, restricted or taken down: the keys are absent
+    if not MD5.fullmatch(md5):
+        raise PassedOver("MD5 that is none")
+    if suffix not in STATIC:
+        raise PassedOver(f"{suffix} file")
+    if min_score is not None and _number(row.get("score")) < min_score:
+        raise PassedOver("score")
+    if _number(row.get("image_width")) * _number(row.get("image_height")) > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise PassedOver("too large")
+    names = {category: _tags(row, category) for category in categories}
+    if not any(names.values()):
+        raise PassedOver("no tags")
+    variant = _variant(row, size)
+    if variant is None:
+        return Post(row["id"], md5, url, True, suffix, names)
+    return Post(row["id"], md5, variant["url"], False, variant["file_ext"], names)
+
+
+def _tags(row: dict[str, Any], category: str) -> list[str]:
+    if category == "rating":
+        rating = tags.RATINGS.get(str(row.get("rating")))
+        return [rating] if rating else []
+    listed = str(row.get(f"tag_string_{category}") or "").split()
+    return [name for name in dict.fromkeys(listed) if "," not in name and name.isprintable()]
+
+
+def _variant(row: dict[str, Any], size: str) -> dict[str, str] | None:
+    """The variant of this size, or None where the original is meant or the post has no such variant."""
+    try:
+        variants = row["media_asset"]["variants"] if size != "original" else []
+        return next((v for v in variants if v["type"] == size and v["url"] and v["file_ext"] in STATIC), None)
+    except (KeyError, TypeError):
+        return None
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def check_file(data: bytes, post: Post) -> None:
+    """Raise ValueError, with the reason, where these bytes are not the post's file."""
+    if post.is_original:
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != post.md5:
+            kind = "HTML" if data.lstrip()[:1] == b"<" else f"{len(data)} bytes"
+            raise ValueError(f"{kind} with another MD5")
+        return
+    try:
+        images.open_image(data)
+    except images.UnreadableImage as error:
+        raise ValueError(str(error)) from None
+
+
+def to_jpeg(data: bytes, suffix: str) -> bytes:
+    """A JPEG as it came; any other static image as a JPEG on white.
+
+    Raises:
+        PassedOver: an animation.
+        images.UnreadableImage: damaged, or too large to decode safely.
+    """
+    if suffix in ("jpg", "jpeg"):
+        return data
+    picture = images.open_image(data)
+    if images.is_animated(data):
+        raise PassedOver("animation")
+    return images.encode_jpeg(picture)
+
+
+# --- the crawl ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a post: SAVED (detail: its MD5), FAILED (detail: why), or why it was passed over."""
+
+    what: str
+    detail: str = ""
+
+
+class Crawl:
+    """Posts in their order into a folder, several downloads at a time, until it holds `target` pairs.
+
+    Posts are settled in any order, but the cursor passes only those whose predecessors are all settled, and no download
+    begins that might not be needed: so the result does not depend on when a run was killed.
+    """
+
+    def __init__(self, client: danbooru.Client, folder: DatasetFolder, target: float, arguments: Any) -> None:
+        self.client, self.folder, self.target, self.arguments = client, folder, target, arguments
+        score = f"score:>={arguments.min_score}" if arguments.min_score is not None else ""
+        self.query = f"{arguments.tags} {score}".strip()
+        self.cursor = folder.cursor(arguments.base_url, self.query)
+        self.outcomes: Counter[str] = Counter()
+        self.pool = ThreadPoolExecutor(arguments.jobs)
+        self.running: dict[Future[Outcome], Post] = {}
+        self.line: deque[tuple[int, Future[Outcome] | None]] = deque()  # posts in listing order; None: nothing to do
+        self.passed = 0  # posts that the cursor passed since it was saved
+        total = None if math.isinf(target) else int(target)
+        self.bar = tqdm(total=total, initial=len(folder.pairs), unit="pair", dynamic_ncols=True)
+
+    def run(self) -> None:
+        """Crawl until the target is reached or the listing ends. However it ends, the cursor is saved.
+
+        Raises:
+            UserError: the server refuses or does not recover.
+            OSError: the disk is full, or the folder cannot be written to.
+        """
+        try:
+            if self.arguments.retry_failures:
+                self._retry_failures()
+            for page in self._pages():
+                self._take(page)
+                if self._missing() <= 0:
+                    break
+            while self.running:
+                self._settle_some()
+        finally:
+            self.client.stop()
+            self.pool.shutdown(cancel_futures=True)
+            self.folder.save_cursors()
+            self.bar.close()
+
+    def _missing(self) -> float:
+        """How many downloads may begin, so many being needed even if all that run succeed."""
+        return self.target - len(self.folder.pairs) - len(self.running)
+
+    def _pages(self) -> Iterator[list[dict[str, Any]]]:
+        """The listing from the cursor on: towards older posts, or with --update towards newer ones."""
+        if self._missing() <= 0:
+            return
+        if not self.arguments.update:
+            position = "" if self.cursor.oldest is None else f"b{self.cursor.oldest}"
+        elif self.cursor.newest is not None:
+            position = f"a{self.cursor.newest}"
+        else:
+            raise UserError(f"{self.folder.path}: --update: this query was never begun here; run it without --update")
+        for page in self.client.pages("/posts.json", position, tags=self.query, limit=PAGE, only=FIELDS):
+            page.sort(key=lambda row: row["id"], reverse=not self.arguments.update)
+            if self.cursor.newest is None:
+                self.cursor.newest = page[0]["id"]
+            yield page
+
+    def _take(self, page: Iterable[dict[str, Any]]) -> None:
+        """Begin the downloads of a page, as far as they are needed, and settle what ends meanwhile."""
+        rows = deque(page)
+        while rows and (self._missing() > 0 or self.running):
+            room = self._missing()
+            chunk: list[tuple[int, Post | None]] = []
+            while rows and room > 0:
+                row = rows.popleft()
+                chunk.append((row["id"], self._wanted(row)))
+                room -= chunk[-1][1] is not None
+            self._begin(chunk)
+            while len(self.running) > self.arguments.jobs or (self.running and self._missing() <= 0):
+                self._settle_some()
+
+    def _wanted(self, row: dict[str, Any]) -> Post | None:
+        """The post of a row, or None where there is nothing to do."""
+        if row["id"] in self.folder.passed_over or row["id"] in self.folder.failures:
+            return None
+        try:
+            post = read_post(row, self.arguments.size, self.arguments.categories, self.arguments.min_score)
+        except PassedOver as reason:
+            self.outcomes[str(reason)] += 1
+            return None
+        under_way = any(post.md5 == other.md5 for other in self.running.values())
+        return None if under_way or post.md5 in self.folder.pairs else post
+
+    def _begin(self, chunk: Sequence[tuple[int, Post | None]]) -> None:
+        """Start downloads. Their categories are noted first, so that a kill cannot leave a pair without them."""
+        if {"character", "artist"} & set(self.arguments.categories):
+            self.folder.note_categories({name: n for _, post in chunk if post for name, n in post.categories.items()})
+        for post_id, post in chunk:
+            future = None
+            if post is not None:
+                future = self.pool.submit(self._fetch, post)
+                self.running[future] = post
+            self.line.append((post_id, future))
+        self._advance()
+
+    def _settle_some(self) -> None:
+        """Wait for a download to end, note what came of it, and move the cursor."""
+        done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+        for future in done:
+            post, outcome = self.running.pop(future), future.result()
+            self.outcomes[outcome.what] += 1
+            if outcome.what == SAVED:
+                self.folder.pairs.add(outcome.detail)
+                self.folder.forget_failure(post.id)
+                self.bar.update()
+            elif outcome.what == FAILED:
+                tqdm.write(f"simple_dan_crawl.py: failed: post {post.id}: {outcome.detail}", file=sys.stderr)
+                self.folder.note_failure(post.id, outcome.detail)
+            else:
+                self.folder.note_passed_over(post.id, outcome.what)
+                self.folder.forget_failure(post.id)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Move the cursor over the posts at the head of the line that are settled."""
+        while self.line and self.line[0][1] not in self.running:
+            post_id, _ = self.line.popleft()
+            if self.arguments.update:
+                self.cursor.newest = post_id
+            else:
+                self.cursor.oldest = post_id
+            self.passed += 1
+        if self.passed >= SAVE_EVERY:
+            self.folder.save_cursors()
+            self.passed = 0
+
+    def _retry_failures(self) -> None:
+        for post_id in list(self.folder.failures):
+            try:
+                post = self._ask_again(post_id)
+            except danbooru.FileFailed as error:
+                self.outcomes[FAILED] += 1
+                self.folder.note_failure(post_id, str(error))
+            except PassedOver as reason:
+                self.outcomes[str(reason)] += 1
+                self.folder.forget_failure(post_id)
+            else:
+                self.folder.note_categories(post.categories)
+                self.running[self.pool.submit(self._fetch, post)] = post
+            while len(self.running) > self.arguments.jobs:
+                self._settle_some()
+        while self.running:
+            self._settle_some()
+
+    def _ask_again(self, post_id: int) -> Post:
+        """The post as the server has it now.
+
+        Raises:
+            danbooru.FileFailed: there is no such post any more.
+            PassedOver: it is none of those that were asked for, any more.
+        """
+        try:
+            row = self.client.json(f"/posts/{post_id}.json", only=FIELDS)
+        except danbooru.Refused as error:
+            if error.status != 404:
+                raise
+            raise danbooru.FileFailed("the post is gone") from None
+        if not isinstance(row, dict) or row.get("id") != post_id:
+            raise danbooru.FileFailed("the server answers with another post")
+        return read_post(row, self.arguments.size, self.arguments.categories, self.arguments.min_score)
+
+    # -- in the pool's threads ---------------------------------------------------------------------------------------
+
+    def _fetch(self, post: Post) -> Outcome:
+        try:
+            try:
+                data = self._download(post)
+            except danbooru.FileGone as error:
+                fresh = self._ask_again(post.id)  # the file may have been replaced, and with it its MD5
+                if fresh.url == post.url:
+                    raise danbooru.FileFailed(str(error)) from None
+                post = fresh
+                if set(self.arguments.categories) & {"character", "artist"}:
+                    self.folder.note_categories(post.categories)
+                data = self._download(post)
+            jpeg = to_jpeg(data, post.suffix)
+        except PassedOver as reason:
+            return Outcome(str(reason))
+        except (danbooru.FileFailed, images.UnreadableImage) as error:
+            return Outcome(FAILED, str(error))
+        self.folder.save_pair(post.md5, jpeg, post.names)
+        return Outcome(SAVED, post.md5)
+
+    def _download(self, post: Post) -> bytes:
+        return self.client.file(post.url, lambda data: check_file(data, post))
+
+
+def summary(folder: DatasetFolder, outcomes: Counter[str]) -> str:
+    """One line: what the folder holds, and what became of the posts that this run looked at."""
+    passed_over = {what: n for what, n in outcomes.items() if what not in (SAVED, FAILED)}
+    parts = [f"{len(folder.pairs)} pairs, {outcomes[SAVED]} of them new"]
+    if passed_over:
+        reasons = ", ".join(f"{n} {what}" for what, n in sorted(passed_over.items()))
+        parts.append(f"passed over {sum(passed_over.values())} posts ({reasons})")
+    if folder.failures:
+        parts.append(f"{len(folder.failures)} failed, see {FAILURES_FILE}; --retry-failures tries them again")
+    return f"{folder.path}: {'; '.join(parts)}"
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.ArgumentParser(doc=__doc__ or "")
-    parser.add_argument(
-        "--target-count",
-        type=cli.positive_int,
-        default=10,
-        help="pairs that the folder shall hold (default: %(default)s)",
-    )
-    parser.add_argument("--output-dir", type=Path, default=Path("dataset"), help="(default: ./%(default)s)")
-    parser.add_argument(
-        "--tags",
-        default="",
-        metavar="QUERY",
-        help="a Danbooru search; two tags without a paid account (default: everything)",
-    )
-    parser.add_argument(
-        "--categories",
-        type=category_list,
-        default=["rating", "general"],
-        help="which tags to write: rating,general,character,artist (default: rating,general)",
-    )
-    parser.add_argument("--base-url", default="https://danbooru.donmai.us", help="(default: %(default)s)")
-    arguments = parser.parse_args(argv)
-
-    folder: Path = arguments.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    booru = Danbooru(arguments.base_url)
-    outcomes = crawl(booru, arguments.tags, folder, arguments.target_count, arguments.categories)
-    total = len(pairs_in(folder))
-    print(f"{folder}: {total} pairs; " + (", ".join(f"{n} {what}" for what, n in outcomes.items()) or "nothing to do"))
-    return cli.INCOMPLETE if outcomes["failed"] or total < arguments.target_count else cli.DONE
+    arguments = parse_arguments(argv)
+    client = danbooru.connect(arguments, file_seconds=arguments.timeout, connections=arguments.jobs + 1)
+    folder = DatasetFolder(arguments.output_dir)
+    target = arguments.target_count or (math.inf if arguments.update else 10)
+    crawl = Crawl(client, folder, target, arguments)
+    try:
+        crawl.run()
+    except KeyboardInterrupt:
+        print("simple_dan_crawl.py: the same command goes on from here", file=sys.stderr)
+        raise
+    finally:
+        print(summary(folder, crawl.outcomes))
+    if len(folder.pairs) < target and not math.isinf(target):
+        print(
+            f"simple_dan_crawl.py: the search has no more posts; {target - len(folder.pairs)} pairs are missing",
+            file=sys.stderr,
+        )
+        return cli.INCOMPLETE
+    return cli.INCOMPLETE if folder.failures else cli.DONE
 
 
 if __name__ == "__main__":
