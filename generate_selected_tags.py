@@ -1,84 +1,241 @@
-"""Make a vocabulary (selected_tags.csv) from the tags of a dataset.
+"""Make or extend a vocabulary (selected_tags.csv), from the tags of a dataset or from Danbooru's own list.
 
     python generate_selected_tags.py --dataset-folder ./dataset --output-csv ./selected_tags.csv
+    python generate_selected_tags.py --from-danbooru --tag-categories artist --append-to ./selected_tags.csv
 
 Ratings come first, then all other tags by falling frequency. Row number = label index of a model, so decide on the
-vocabulary before training. A dataset's tag_categories.csv (written by simple_dan_crawl.py --categories …) tells
-characters and artists from general tags; otherwise edit the column by hand: 9 rating, 0 general, 4 character, 1 artist.
+vocabulary before training; later it can only grow at its end. What a dataset's tag_categories.csv (written by
+simple_dan_crawl.py --categories …) or --categories-from does not know is general (0): edit that column by hand.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 import cli
+import danbooru
 import tags
-from files import UserError
+from files import UserError, read_json, replacing, write_json
+
+PAGE = 1000  # tags; the most that Danbooru lists at once
+FIELDS = "id,name,category,post_count,is_deprecated"
+COLUMNS = ("tag_id", "name", "category", "count")  # WD v3's
+FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
+RATING_NAMES = tuple(tags.RATINGS.values())
 
 
-def count_tags(paths: Iterable[Path]) -> tuple[Counter[str], list[str]]:
-    """Uses of each tag over txt files, and a line for each file that could not be read."""
-    counts: Counter[str] = Counter()
+def parse_arguments(argv: Sequence[str] | None) -> Any:
+    parser = cli.ArgumentParser(doc=__doc__ or "")
+    dataset = parser.add_argument_group("from a dataset")
+    dataset.add_argument(
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="folder with image + txt pairs (default: ./%(default)s)",
+    )
+    dataset.add_argument(
+        "--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses (default: %(default)s)"
+    )
+    dataset.add_argument(
+        "--categories-from",
+        type=Path,
+        metavar="CSV",
+        help="take categories from this vocabulary, before those of tag_categories.csv",
+    )
+    site = parser.add_argument_group("from Danbooru")
+    site.add_argument(
+        "--from-danbooru",
+        action="store_true",
+        help="list the site's tags instead of a dataset's; run it again to go on after an interruption",
+    )
+    site.add_argument(
+        "--tag-categories",
+        type=tag_categories,
+        default="general,character,artist",
+        metavar="NAMES",
+        help="(default: %(default)s)",
+    )
+    site.add_argument(
+        "--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts (default: %(default)s)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="(default: ./%(default)s)")
+    output.add_argument("--overwrite", action="store_true", help="replace an existing CSV")
+    output.add_argument(
+        "--append-to",
+        type=Path,
+        metavar="CSV",
+        help="add what it lacks to the end of this CSV instead; its rows stay as they are",
+    )
+    output.add_argument("--with-count", action="store_true", help="write a column count as well")
+    output.add_argument(
+        "--format",
+        choices=("ours", "wd"),
+        default="ours",
+        help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read "
+        "by position (default: %(default)s)",
+    )
+    danbooru.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
+        parser.error(
+            "--append-to keeps the columns and the order of its CSV: leave out --format, --with-count and --overwrite"
+        )
+    return arguments
+
+
+def tag_categories(text: str) -> list[int]:
+    """An argparse type: the numbers of categories whose names are separated by commas."""
+    known = {name: number for name, number in tags.CATEGORY_NUMBERS.items() if number != tags.RATING}
+    if not (chosen := tags.parse_tags(text)) or set(chosen) - known.keys():
+        raise cli.ArgumentTypeError(f"{text!r}: choose from {', '.join(known)}")
+    return [known[name] for name in chosen]
+
+
+# --- sources of tags: tables with the columns of COLUMNS ------------------------------------------------------------
+
+
+def read_dataset(paths: Iterable[Path], known: Mapping[str, int], min_count: int) -> tuple[pd.DataFrame, list[str]]:
+    """Tags of txt files with their uses, and a line for each file that could not be read.
+
+    Args:
+        known: category by tag; a tag that is not in it is general.
+        min_count: tags with fewer uses are left out; ratings never are.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     problems = []
     for path in paths:
         try:
             counts.update(tags.read_tags(path))
         except UserError as error:
             problems.append(str(error))
-    return counts, problems
+    known = {**known, **dict.fromkeys(RATING_NAMES, tags.RATING)}
+    rows = [(_rating_id(name), name, known.get(name, tags.GENERAL), count) for name, count in counts.items()]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table[(table["count"] >= min_count) | (table["category"] == tags.RATING)], problems
 
 
-def make_vocabulary(counts: Mapping[str, int], known: Mapping[str, int]) -> tags.Vocabulary:
-    """All four ratings (9), then the other tags by falling count, ties by name.
+def read_danbooru(client: danbooru.Client, categories: Sequence[int], min_posts: int, progress: Path) -> pd.DataFrame:
+    """Danbooru's tags of these categories with at least so many posts, and the ratings.
 
     Args:
-        counts: uses by tag.
-        known: category by tag, from tag_categories.csv; a tag that is not in it is general (0).
+        progress: a file that keeps what was listed so far, so that a run that was killed can go on.
+
+    Raises:
+        UserError: the server refuses or does not recover.
     """
-    ratings = list(tags.RATINGS.values())
-    table = pd.DataFrame({"name": counts.keys(), "count": counts.values()})
-    table = table[~table["name"].isin(ratings)].sort_values(["count", "name"], ascending=[False, True])
-    others = table["name"].tolist()
-    categories = [tags.RATING] * len(ratings) + [known.get(name, tags.GENERAL) for name in others]
-    return tags.Vocabulary((*ratings, *others), tuple(categories))
+    query = {
+        "search[category]": ",".join(map(str, sorted(categories))),
+        "search[post_count]": f">={min_posts}",
+        "search[hide_empty]": "yes",
+    }
+    identity = {"base_url": client.base_url, "query": query}
+    rows: list[list[Any]] = []
+    position = ""
+    if progress.exists():
+        kept = read_json(progress, "remove it to begin the list anew")
+        if {key: kept.get(key) for key in identity} == identity:
+            rows, position = kept["rows"], kept["position"]
+    with tqdm(desc="listing", initial=len(rows), unit="tag", dynamic_ncols=True) as bar:
+        for page in client.pages("/tags.json", position, limit=PAGE, only=FIELDS, **query):
+            found = [row for row in (_tag(row, categories, min_posts) for row in page) if row]
+            rows += found
+            bar.update(len(found))
+            position = f"b{min(row['id'] for row in page)}"
+            write_json(progress, {**identity, "position": position, "rows": rows})
+    ratings = [[_rating_id(name), name, tags.RATING, 0] for name in RATING_NAMES]
+    return pd.DataFrame(ratings + rows, columns=COLUMNS)
+
+
+def _tag(row: Mapping[str, Any], categories: Sequence[int], min_posts: int) -> list[Any] | None:
+    """The cells of one row of /tags.json, or None where it is no tag that was asked for."""
+    name, category, count = row.get("name"), row.get("category"), row.get("post_count")
+    if not isinstance(name, str) or not isinstance(count, int) or not name.isprintable() or not name:
+        return None
+    if set(name) & set(", ") or category not in categories or count < min_posts or row.get("is_deprecated"):
+        return None
+    return [row["id"], name, category, count]
+
+
+def _rating_id(name: str) -> int:
+    return FIRST_RATING_ID - RATING_NAMES.index(name) if name in RATING_NAMES else 0
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def arrange(table: pd.DataFrame, layout: str) -> pd.DataFrame:
+    """Rows in the order of label indices: the four ratings, then by falling count, ties by name.
+
+    layout "wd": general tags come before characters, and artists are left out.
+    """
+    order = {tags.RATING: 0, tags.GENERAL: 1, tags.CHARACTER: 1, tags.ARTIST: 1}
+    if layout == "wd":
+        table = table[table["category"] != tags.ARTIST]
+        order[tags.CHARACTER] = 2
+    keys = table.assign(group=table["category"].map(order))
+    ratings = keys["category"] == tags.RATING
+    keys.loc[ratings, "count"] = keys.loc[ratings, "tag_id"]  # general, sensitive, questionable, explicit
+    return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
+
+
+def write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    with replacing(path) as file:
+        table[list(columns)].to_csv(file, index=False, lineterminator="\n")
+
+
+def append(path: Path, table: pd.DataFrame) -> int:
+    """Add the tags that the CSV lacks to its end; how many there were."""
+    have = tags.read_vocabulary(path).index
+    new = [
+        (name, category) for name, category in zip(table["name"], table["category"], strict=True) if name not in have
+    ]
+    if new:
+        tags.append_to_vocabulary(path, new)
+    return len(new)
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.ArgumentParser(doc=__doc__ or "")
-    parser.add_argument(
-        "--dataset-folder",
-        type=Path,
-        default=Path("dataset"),
-        help="folder with image + txt pairs (default: ./%(default)s)",
-    )
-    parser.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="(default: ./%(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing CSV")
-    arguments = parser.parse_args(argv)
-
-    output: Path = arguments.output_csv
-    if output.exists() and not arguments.overwrite:
+    arguments = parse_arguments(argv)
+    output: Path = arguments.append_to or arguments.output_csv
+    if arguments.append_to:
+        tags.read_vocabulary(output)  # an unusable CSV is told before the long work
+    elif output.exists() and not arguments.overwrite:
         raise UserError(
             f"{output}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "
-            "or another --output-csv"
+            "--append-to to extend it, or another --output-csv"
         )
-    paths = tags.tag_files(arguments.dataset_folder)
-    counts, problems = count_tags(tqdm(paths, desc="reading", unit="file", dynamic_ncols=True))
-    categories_file = arguments.dataset_folder / tags.CATEGORIES_FILE
-    known = tags.read_categories(categories_file) if categories_file.exists() else {}
-    vocabulary = make_vocabulary(counts, known)
-    tags.write_vocabulary(output, vocabulary)
+    problems: list[str] = []
+    progress = output.with_name(f".{output.name}.danbooru.json")
+    if arguments.from_danbooru:
+        table = read_danbooru(danbooru.connect(arguments), arguments.tag_categories, arguments.min_posts, progress)
+    else:
+        folder: Path = arguments.dataset_folder
+        paths = tags.tag_files(folder)
+        sources = [folder / tags.CATEGORIES_FILE] if (folder / tags.CATEGORIES_FILE).exists() else []
+        sources += [arguments.categories_from] if arguments.categories_from else []
+        known = {name: category for source in sources for name, category in tags.read_categories(source).items()}
+        bar = tqdm(paths, desc="reading", unit="file", dynamic_ncols=True)
+        table, problems = read_dataset(bar, known, arguments.min_count)
+    table = arrange(table, arguments.format)
+
     for problem in problems:
         print(f"generate_selected_tags.py: left out: {problem}", file=sys.stderr)
-    by_category = Counter(tags.CATEGORY_NAMES[number] for number in vocabulary.categories)
-    print(
-        f"{output}: {len(vocabulary)} tags from {len(paths) - len(problems)} files: "
-        + ", ".join(f"{number} {name}" for name, number in by_category.items())
-    )
+    if arguments.append_to:
+        added = append(output, table)
+        print(f"{output}: {added} tags added, {len(tags.read_vocabulary(output))} in all")
+    else:
+        columns = COLUMNS if arguments.format == "wd" else COLUMNS[1:] if arguments.with_count else COLUMNS[1:3]
+        write_table(output, table, columns)
+        numbers = Counter(tags.CATEGORY_NAMES[category] for category in table["category"])
+        print(f"{output}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items()))
+    progress.unlink(missing_ok=True)
     return cli.INCOMPLETE if problems else cli.DONE
 
 

@@ -7,6 +7,7 @@ become JPEG on white; videos and animations are passed over. The same command go
 it ended; --update fetches what was posted since. A proxy is taken from the variable HTTPS_PROXY.
 """
 
+import contextlib
 import hashlib
 import math
 import re
@@ -237,6 +238,7 @@ class Crawl:
         self.outcomes: Counter[str] = Counter()
         self.pool = ThreadPoolExecutor(arguments.jobs)
         self.running: dict[Future[Outcome], Post] = {}
+        self.settled: set[Future[Outcome] | None] = set()
         self.line: deque[tuple[int, Future[Outcome] | None]] = deque()  # posts in listing order; None: nothing to do
         self.passed = 0  # posts that the cursor passed since it was saved
         total = None if math.isinf(target) else int(target)
@@ -259,10 +261,7 @@ class Crawl:
             while self.running:
                 self._settle_some()
         finally:
-            self.client.stop()
-            self.pool.shutdown(cancel_futures=True)
-            self.folder.save_cursors()
-            self.bar.close()
+            self._close()
 
     def _missing(self) -> float:
         """How many downloads may begin, so many being needed even if all that run succeed."""
@@ -312,8 +311,7 @@ class Crawl:
 
     def _begin(self, chunk: Sequence[tuple[int, Post | None]]) -> None:
         """Start downloads. Their categories are noted first, so that a kill cannot leave a pair without them."""
-        if {"character", "artist"} & set(self.arguments.categories):
-            self.folder.note_categories({name: n for _, post in chunk if post for name, n in post.categories.items()})
+        self._note_categories([post for _, post in chunk if post is not None])
         for post_id, post in chunk:
             future = None
             if post is not None:
@@ -322,28 +320,49 @@ class Crawl:
             self.line.append((post_id, future))
         self._advance()
 
+    def _note_categories(self, posts: Iterable[Post]) -> None:
+        if {"character", "artist"} & set(self.arguments.categories):
+            self.folder.note_categories({name: n for post in posts for name, n in post.categories.items()})
+
     def _settle_some(self) -> None:
         """Wait for a download to end, note what came of it, and move the cursor."""
         done, _ = wait(self.running, return_when=FIRST_COMPLETED)
         for future in done:
-            post, outcome = self.running.pop(future), future.result()
-            self.outcomes[outcome.what] += 1
-            if outcome.what == SAVED:
-                self.folder.pairs.add(outcome.detail)
-                self.folder.forget_failure(post.id)
-                self.bar.update()
-            elif outcome.what == FAILED:
-                tqdm.write(f"simple_dan_crawl.py: failed: post {post.id}: {outcome.detail}", file=sys.stderr)
-                self.folder.note_failure(post.id, outcome.detail)
-            else:
-                self.folder.note_passed_over(post.id, outcome.what)
-                self.folder.forget_failure(post.id)
+            post = self.running.pop(future)
+            with contextlib.suppress(danbooru.Stopped):  # another one ended the crawl, and will tell why
+                self._note(future, post)
         self._advance()
+
+    def _note(self, future: Future[Outcome], post: Post) -> None:
+        outcome = future.result()
+        self.settled.add(future)
+        self.outcomes[outcome.what] += 1
+        if outcome.what == SAVED:
+            self.folder.pairs.add(outcome.detail)
+            self.folder.forget_failure(post.id)
+            self.bar.update()
+        elif outcome.what == FAILED:
+            tqdm.write(f"simple_dan_crawl.py: failed: post {post.id}: {outcome.detail}", file=sys.stderr)
+            self.folder.note_failure(post.id, outcome.detail)
+        else:
+            self.folder.note_passed_over(post.id, outcome.what)
+            self.folder.forget_failure(post.id)
+
+    def _close(self) -> None:
+        """End all threads; what they finished meanwhile counts."""
+        self.client.stop()
+        self.pool.shutdown(cancel_futures=True)
+        for future in [future for future in self.running if not future.cancelled() and future.exception() is None]:
+            self._note(future, self.running.pop(future))
+        self._advance()
+        self.folder.save_cursors()
+        self.bar.close()
 
     def _advance(self) -> None:
         """Move the cursor over the posts at the head of the line that are settled."""
-        while self.line and self.line[0][1] not in self.running:
-            post_id, _ = self.line.popleft()
+        while self.line and (self.line[0][1] is None or self.line[0][1] in self.settled):
+            post_id, future = self.line.popleft()
+            self.settled.discard(future)
             if self.arguments.update:
                 self.cursor.newest = post_id
             else:
@@ -364,7 +383,7 @@ class Crawl:
                 self.outcomes[str(reason)] += 1
                 self.folder.forget_failure(post_id)
             else:
-                self.folder.note_categories(post.categories)
+                self._note_categories([post])
                 self.running[self.pool.submit(self._fetch, post)] = post
             while len(self.running) > self.arguments.jobs:
                 self._settle_some()
@@ -392,6 +411,13 @@ class Crawl:
 
     def _fetch(self, post: Post) -> Outcome:
         try:
+            return self._save(post)
+        except (UserError, OSError):  # a refusal, a full disk: no other thread shall send one more request
+            self.client.stop()
+            raise
+
+    def _save(self, post: Post) -> Outcome:
+        try:
             try:
                 data = self._download(post)
             except danbooru.FileGone as error:
@@ -399,8 +425,7 @@ class Crawl:
                 if fresh.url == post.url:
                     raise danbooru.FileFailed(str(error)) from None
                 post = fresh
-                if set(self.arguments.categories) & {"character", "artist"}:
-                    self.folder.note_categories(post.categories)
+                self._note_categories([post])
                 data = self._download(post)
             jpeg = to_jpeg(data, post.suffix)
         except PassedOver as reason:
