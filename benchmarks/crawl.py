@@ -24,7 +24,13 @@ SUFFIXES = {".jpg", ".png", ".webp", ".gif"}
 
 def ours(base_url: str, images: int, jobs: int, folder: Path) -> list[str]:
     script = str(ROOT / "simple_dan_crawl.py")
-    options = {"--base-url": base_url, "--target-count": images, "--output-dir": folder, "--rate": 10_000, "--jobs": jobs}
+    options = {
+        "--base-url": base_url,
+        "--target-count": images,
+        "--output-dir": folder,
+        "--rate": 10_000,
+        "--jobs": jobs,
+    }
     return [sys.executable, script, *(str(word) for option in options.items() for word in option)]
 
 
