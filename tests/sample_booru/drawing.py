@@ -223,10 +223,10 @@ def draw_fringe(easel: Easel, portrait: Portrait) -> None:
 
 def draw_on_the_head(easel: Easel, portrait: Portrait) -> None:
     if portrait.headwear == "hat":
-        violet = (112, 52, 150)
-        easel.blob(mirrored([(0.0, -1.72), (0.6, -1.62), (0.88, -1.2), (0.92, -0.72), (0.0, -0.62)]), violet)
+        teal = (0, 128, 132)
+        easel.blob(mirrored([(0.0, -1.72), (0.6, -1.62), (0.88, -1.2), (0.92, -0.72), (0.0, -0.62)]), teal)
         easel.shape(mirrored([(0.91, -1.02), (0.93, -0.72)]), GOLD)
-        easel.blob(mirrored([(0.0, -0.82), (0.9, -0.82), (1.5, -0.68), (0.9, -0.55), (0.0, -0.52)]), violet)
+        easel.blob(mirrored([(0.0, -0.82), (0.9, -0.82), (1.5, -0.68), (0.9, -0.55), (0.0, -0.52)]), teal)
     if portrait.mark == "crown":
         crown = [(0.0, -1.72), (0.3, -1.3), (0.78, -1.7), (0.82, -0.8)]
         easel.shape(mirrored(crown), GOLD)
