@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     data.add_argument(
         "--crop_min",
-        type=cli.fraction,
+        type=cli.positive_fraction,
         default=0.87,
         help="training sees random square crops of at least this side, 1 = none (default: %(default)s)",
     )
@@ -86,7 +86,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     training.add_argument(
         "--weight_decay",
-        type=float,
+        type=cli.non_negative_float,
         default=0.05,
         help="of matrices; norms and biases have none (default: %(default)s)",
     )
