@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -416,12 +417,19 @@ def test_all_workers_wait_when_throttled(
         header = {"seconds": "1", "date": formatdate(int(now) + 2, usegmt=True), "absent": None}[form]
         return answer(handler, 429, b"Too many requests", **({"Retry_After": header} if header else {}))
 
-    booru.intercept = times(1, throttle, is_file)  # type: ignore[method-assign]
+    throttle_once = times(1, throttle, is_file)
+
+    def intercept(handler: Any, path: str, params: dict[str, str]) -> bool:
+        if is_file(path):
+            time.sleep(0.1)  # so slow that the others would still be at it during the pause
+        return throttle_once(handler, path, params)
+
+    booru.intercept = intercept  # type: ignore[method-assign]
     assert crawl(booru, tmp_path, "--target-count", "20", "--jobs", "4") == 0
     assert len(pairs(tmp_path)) == 20
     pause = {"seconds": 1.0, "date": 1.0, "absent": 0.7}[form]
     # Those that were on their way when the answer came may still arrive.
-    assert not [at for at, *_ in booru.log if told[0] + 0.15 < at < told[0] + pause - 0.05]
+    assert not [at for at, *_ in booru.log if told[0] + 0.1 < at < told[0] + pause - 0.05]
 
 
 def test_throttled_without_end_is_an_error(
@@ -857,7 +865,10 @@ def test_interrupted_by_the_keyboard_it_says_how_to_go_on(booru: SampleBooru, tm
         "--target-count",
         "30",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a shell ignores it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         while len(booru.log) < 8:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
