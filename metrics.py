@@ -64,11 +64,30 @@ class LabelHistograms:
         micro = 2 * true_positives.sum() / (predicted.sum() + actual.sum()).clamp(min=1)
         return macro.item(), micro.item()
 
-    def balanced_bin(self) -> int:
-        """The bin at whose lower edge precision and recall over all decisions come closest: predictions = positives."""
+    def balanced_bin(self, labels: Tensor | None = None) -> int:
+        """The bin at whose lower edge precision and recall over all decisions come closest: predictions = positives.
+
+        Args:
+            labels: the label indices to look at, (K,) int64; all by default.
+        """
         _, predicted = self._above()
-        surplus = (predicted.sum(0) - self.positive.sum().double()).abs()
+        positive = self.positive
+        if labels is not None:
+            predicted, positive = predicted[labels], positive[labels]
+        surplus = (predicted.sum(0) - positive.sum().double()).abs()
         return BINS - 1 - int(surplus.argmin())
+
+    def f1_per_bin(self) -> Tensor:
+        """F1 of each label at each bin's lower edge, the lowest bin first: (C, T) float64."""
+        true_positives, predicted = self._above()
+        actual = self.positive.sum(1, keepdim=True).double()
+        return (2 * true_positives / (predicted + actual).clamp(min=1)).flip(1)
+
+    def __add__(self, other: "LabelHistograms") -> "LabelHistograms":
+        """The histograms of both their images."""
+        both = LabelHistograms(0, self.all.device)
+        both.all, both.positive = self.all + other.all, self.positive + other.positive
+        return both
 
 
 def threshold_of(bin_number: int) -> float:

@@ -1,43 +1,47 @@
 """Train EVA-02 on the TFRecords of create_tfrecord.py, as a multi-label tagger.
 
     python train_pytorch.py --dataset_root ./output-datasets --output_dir ./checkpoints
+    python train_pytorch.py --resume                                            # go on after a stop, bit for bit
+    python train_pytorch.py --pretrained SmilingWolf/wd-eva02-large-tagger-v3 --image_size 448 --layer_decay 0.75
+    torchrun --nproc_per_node 8 train_pytorch.py                                # a process per GPU
 
-Writes <model>_epoch_X.pth after every epoch, <model>_best.pth at the lowest validation loss, config.json and the
-vocabulary. On stdout a line of validation metrics per epoch, on stderr the progress.
+Writes <model>_epoch_X.pth after every epoch, <model>_best.pth, config.json, the vocabulary, metrics.csv and curves.png,
+and for the best epoch threshold.json and tag_metrics.csv. On stdout a line of validation metrics per epoch, on stderr
+the progress.
 """
 
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from timm.optim import param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 import cli
-import images
+import curves
+import distributed
+import export
+import hardware
 import models
+import pretrained
+import recipe
 import tags
+import training_state
+from distributed import World
+from evaluation import write_table
 from files import UserError, read_json, write_json
-from metrics import LabelHistograms, TopOne, threshold_of
 from model_config import MODELS, make_config
 from records import RecordFile
+from trainer import Progress, Stopped, Trainer
+from training_data import EpochBatches, TaggedImages, make_loader
 
-CLIP_NORM = 1.0
-READ_LOSS_EVERY = 10  # steps; reading it waits for the device
-
-Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
+DEFAULT_MODEL = "eva02_large"
+BEST_START = "SmilingWolf/wd-eva02-large-tagger-v3"  # the best public weights for these tags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Any:
@@ -63,15 +67,52 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         help="training sees random square crops of at least this side, 1 = none (default: %(default)s)",
     )
     data.add_argument(
+        "--cutout",
+        type=cli.fraction,
+        default=0.0,
+        help="share of the area that a grey square hides in training, 0 = none (default: %(default)s)",
+    )
+    data.add_argument(
         "--num_workers",
         type=cli.non_negative_int,
         help="decoding processes (default: up to 8 with a GPU, none without)",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=MODELS, default="eva02_large", help="(default: %(default)s)")
+    model.add_argument("--model", choices=MODELS, help=f"(default: {DEFAULT_MODEL}, or what --pretrained is)")
+    model.add_argument(
+        "--pretrained",
+        metavar="PATH|ID",
+        help="start from these weights: a folder or file with config.json and selected_tags.csv beside it, or a "
+        "repository of the Hugging Face hub; the head is carried over by tag name",
+    )
+    model.add_argument(
+        "--drop_path",
+        type=cli.fraction,
+        default=0.0,
+        help="stochastic depth: share of blocks skipped, rising to this (default: %(default)s)",
+    )
+    model.add_argument(
+        "--patch_dropout",
+        type=cli.fraction,
+        default=0.0,
+        help="share of the patches that training leaves out, which saves as much time (default: %(default)s)",
+    )
+    model.add_argument(
+        "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
+    )
+    model.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
     training = parser.add_argument_group("training")
-    training.add_argument("--batch_size", type=cli.positive_int, default=32, help="(default: %(default)s)")
-    training.add_argument("--epochs", type=cli.positive_int, default=10, help="(default: %(default)s)")
+    training.add_argument("--batch_size", type=cli.positive_int, default=32, help="per process (default: %(default)s)")
+    training.add_argument(
+        "--epochs", type=cli.non_negative_int, default=10, help="0: only convert --pretrained (default: %(default)s)"
+    )
+    training.add_argument(
+        "--grad_accumulation",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="batches per step: N x batch_size images, in the memory of one batch (default: %(default)s)",
+    )
     training.add_argument(
         "--lr",
         type=cli.positive_float,
@@ -91,10 +132,48 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         help="of matrices; norms and biases have none (default: %(default)s)",
     )
     training.add_argument(
+        "--layer_decay",
+        type=cli.positive_fraction,
+        default=1.0,
+        help="rate of each block to the one above: 0.75 suits --pretrained, 1 = all alike (default: %(default)s)",
+    )
+    training.add_argument(
+        "--ema_decay",
+        type=cli.fraction,
+        default=0.0,
+        help="checkpoints hold an exponential moving average of the weights, 0 = off (default: %(default)s)",
+    )
+    training.add_argument(
+        "--loss",
+        choices=recipe.LOSSES,
+        default="bce",
+        help="binary cross-entropy or asymmetric loss (default: %(default)s)",
+    )
+    training.add_argument(
+        "--frequency_weighting",
+        type=cli.fraction,
+        default=0.0,
+        metavar="POWER",
+        help="weigh the positives of rare tags by (mean frequency / frequency) ** POWER (default: %(default)s)",
+    )
+    training.add_argument(
+        "--mixup",
+        type=cli.non_negative_float,
+        default=0.0,
+        metavar="ALPHA",
+        help="blend pairs of images by Beta(ALPHA, ALPHA), 0 = off (default: %(default)s)",
+    )
+    training.add_argument(
         "--patience",
         type=cli.non_negative_int,
         default=5,
-        help="stop after so many epochs without a lower validation loss, 0 = never (default: %(default)s)",
+        help="stop after so many epochs without a better one, 0 = never (default: %(default)s)",
+    )
+    training.add_argument(
+        "--early_stopping_metric",
+        choices=("loss", "map"),
+        default="loss",
+        help="what makes an epoch better, on the validation split (default: %(default)s)",
     )
     training.add_argument("--seed", type=cli.non_negative_int, default=0, help="(default: %(default)s)")
     training.add_argument(
@@ -106,7 +185,41 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, default="checkpoints", help="checkpoints and config.json")
     output.add_argument("--overwrite", action="store_true", help="replace the checkpoints of an earlier run")
-    return parser.parse_args(argv)
+    output.add_argument(
+        "--resume",
+        nargs="?",
+        const="last",
+        choices=("last", "auto"),
+        help="go on with the run in --output_dir; auto: or begin where there is none",
+    )
+    output.add_argument(
+        "--save_every_steps",
+        type=cli.non_negative_int,
+        default=0,
+        metavar="N",
+        help="write what --resume needs also every N steps; always after every epoch (default: %(default)s)",
+    )
+    output.add_argument(
+        "--keep_checkpoints",
+        type=cli.non_negative_int,
+        default=0,
+        metavar="N",
+        help="keep the checkpoints of the newest N epochs and the best, 0 = all (default: %(default)s)",
+    )
+    output.add_argument(
+        "--export_dir",
+        type=Path,
+        help="at the end, write the best model as a Hugging Face style folder for timm and wdtagger",
+    )
+    output.add_argument(
+        "--dry_run", action="store_true", help="print model, classes, steps and a memory estimate, and stop"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.epochs == 0 and not arguments.pretrained:
+        parser.error("--epochs 0 only converts; name what with --pretrained")
+    if arguments.resume and arguments.overwrite:
+        parser.error("--resume goes on and --overwrite begins anew; pass one of them")
+    return arguments
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -152,207 +265,37 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     return TaggedRecords(vocabulary, train, val)
 
 
-class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
-    """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed."""
-
-    def __init__(
-        self,
-        records: RecordFile,
-        image_size: int,
-        channel_order: str,
-        *,
-        hflip: float = 0.0,
-        crop_min: float = 1.0,
-        seed: int = 0,
-    ) -> None:
-        self.records, self.image_size, self.channel_order = records, image_size, channel_order
-        self.hflip, self.crop_min, self.seed = hflip, crop_min, seed
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
-        epoch, number = key
-        record = self.records[number]
-        image = images.open_image(record.image)
-        random = np.random.default_rng((self.seed, epoch, number))
-        side = image.width * random.uniform(self.crop_min, 1.0)
-        left, top = random.uniform(0, image.width - side, size=2)
-        if side < image.width or image.width != self.image_size:
-            size = (self.image_size, self.image_size)
-            image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-        if random.random() < self.hflip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return images.to_array(image, self.channel_order), list(record.labels)
+# --- the run --------------------------------------------------------------------------------------------------------
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, number) keys; the order is a pure function of (seed, epoch). Set `epoch` before iterating."""
-
-    def __init__(self, length: int, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
-        self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.length / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(self.length) if self.shuffle else np.arange(self.length)
-        for start in range(0, self.length, self.batch_size):
-            yield [(self.epoch, int(number)) for number in order[start : start + self.batch_size]]
-
-
-def collate(samples: list[tuple[np.ndarray, list[int]]]) -> Batch:
-    """Stack pixels; labels stay sparse, so that 100,000 classes cost nothing until they reach the device."""
-    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
-    rows = torch.tensor([row for row, (_, labels) in enumerate(samples) for _ in labels], dtype=torch.int64)
-    columns = torch.tensor([label for _, labels in samples for label in labels], dtype=torch.int64)
-    return pixels, rows, columns
-
-
-def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=device.type == "cuda",
-    )
-
-
-# --- model and optimizer --------------------------------------------------------------------------------------------
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA, then Apple's MPS, then the CPU.
+def make_model(arguments: Any, dataset: TaggedRecords, frequency: Tensor) -> tuple[nn.Module, dict[str, Any]]:
+    """The model at the start of a run, and its config: from --pretrained, else from scratch.
 
     Raises:
-        UserError: a device was asked for that is not there; nothing falls back to the CPU in silence.
+        UserError: --pretrained cannot be read, or is another model than --model.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device in available if available[device])
-    if not available[name]:
-        raise UserError(
-            f"--device {name}: torch {torch.__version__} sees no such device; pass --device cpu, or "
-            "install a driver and a build of torch that match"
+    vocabulary = dataset.vocabulary
+    regularisation = {"drop_path_rate": arguments.drop_path}
+    if arguments.patch_dropout:
+        regularisation["patch_drop_rate"] = arguments.patch_dropout
+    torch.manual_seed(arguments.seed)
+    if not arguments.pretrained:
+        config = make_config(
+            arguments.model or DEFAULT_MODEL, arguments.image_size, len(vocabulary), tags_sha256=vocabulary.sha256
         )
-    return torch.device(name)
-
-
-def start_head_at_log_odds(model: nn.Module, vocabulary: tags.Vocabulary, train_samples: int) -> None:
-    """Let every tag start at its own frequency instead of at p = 0.5, where thousands of rare tags drown the loss."""
-    frequency = (torch.tensor(vocabulary.counts, dtype=torch.float64) + 0.5) / (train_samples + 1)
-    with torch.no_grad():
-        model.head.bias.copy_(torch.logit(frequency))  # type: ignore[operator, union-attr]
-
-
-def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy summed over the C labels, averaged over the N images.
-
-    Averaged over labels as well, the gradient shrinks with the vocabulary and nothing is learnt.
-    """
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum") / len(logits)
-
-
-class Trainer:
-    """The model, its optimizer and its schedule on one device."""
-
-    def __init__(
-        self, model: nn.Module, config: dict[str, Any], device: torch.device, total_steps: int, arguments: Any
-    ) -> None:
-        self.model, self.config, self.device = model.to(device), config, device
-        groups = param_groups_weight_decay(model, arguments.weight_decay, no_weight_decay_list=model.no_weight_decay())  # type: ignore[operator]
-        self.optimizer = torch.optim.AdamW(groups, lr=arguments.lr, fused=device.type == "cuda")
-        warmup = round(total_steps * arguments.warmup)
-        self.schedule = CosineLRScheduler(
-            self.optimizer,
-            t_initial=max(1, total_steps - warmup),
-            warmup_t=warmup,
-            warmup_prefix=True,
-            t_in_epochs=False,
-        )
-        self.steps = 0
-
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits and targets, both (N, C)."""
-        pixels, rows, columns = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        targets = torch.zeros(len(pixels), self.config["num_classes"], device=self.device)
-        targets[rows, columns] = 1
-        # RoPE tables and the loss stay float32: autocast, never model.to(bfloat16).
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self.model(models.normalise(pixels, self.config)), targets
-
-    def train_epoch(self, loader: DataLoader, title: str) -> float:
-        """One pass over the training split; the mean loss per image.
-
-        Raises:
-            UserError: the loss is not a finite number any more.
-        """
-        self.model.train()
-        total, seen = torch.zeros((), device=self.device), 0
-        with tqdm(total=len(loader.dataset), desc=title, unit="img", dynamic_ncols=True) as bar:  # type: ignore[arg-type]
-            for step, batch in enumerate(loader):
-                self.schedule.step_update(self.steps)
-                loss = loss_of(*self._forward(batch))
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.steps += 1
-                total += loss.detach() * len(batch[0])
-                seen += len(batch[0])
-                if step % READ_LOSS_EVERY == 0 or step == len(loader) - 1:
-                    self._check(loss.item())
-                    bar.set_postfix(loss=f"{loss.item():.2f}", lr=f"{self.optimizer.param_groups[0]['lr']:.1e}")
-                bar.update(len(batch[0]))
-        return (total / seen).item()
-
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(f"--lr: the loss is {loss} at step {self.steps}; start again with a lower --lr")
-
-    @torch.inference_mode()
-    def validate(self, loader: DataLoader, vocabulary: tags.Vocabulary) -> dict[str, float]:
-        """Loss and metrics over the validation split.
-
-        Returns:
-            `loss` (per image), `mAP` (mean over labels that occur), `mAP_<category>`, `macro_F1` and `micro_F1` at
-            `threshold` (the one at which precision and recall over all decisions are equal), and `top1_rating` and
-            `top1_artist`, each in 0..1; NaN where the split has no such label.
-        """
-        self.model.eval()
-        histograms = LabelHistograms(len(vocabulary), self.device)
-        labels = {
-            name: torch.tensor(vocabulary.indices(number), dtype=torch.int64, device=self.device)
-            for name, number in tags.CATEGORY_NUMBERS.items()
-        }
-        top1 = {name: TopOne(labels[name]) for name in ("rating", "artist")}
-        total, seen = torch.zeros((), device=self.device), 0
-        for batch in tqdm(loader, desc="validation", unit="batch", leave=False, dynamic_ncols=True):
-            logits, targets = self._forward(batch)
-            total += loss_of(logits, targets) * len(targets)
-            seen += len(targets)
-            histograms.update(logits, targets)
-            for counter in top1.values():
-                counter.update(logits, targets)
-        precision = histograms.average_precision()
-        balanced = histograms.balanced_bin()
-        macro_f1, micro_f1 = histograms.f1(balanced)
-        return {
-            "loss": (total / seen).item(),
-            "mAP": precision.nanmean().item(),
-            **{f"mAP_{name}": precision[indices].nanmean().item() for name, indices in labels.items()},
-            "macro_F1": macro_f1,
-            "micro_F1": micro_f1,
-            "threshold": threshold_of(balanced),
-            **{f"top1_{name}": counter.accuracy() for name, counter in top1.items()},
-        }
-
-
-# --- the run --------------------------------------------------------------------------------------------------------
+        model = models.build(config, **regularisation)
+        recipe.start_head_at_log_odds(model, frequency)
+        return model, config
+    source = pretrained.read(arguments.pretrained)
+    config = pretrained.adapt_config(source, arguments.image_size, vocabulary)
+    if arguments.model not in (None, name := pretrained.model_name(config)):
+        raise UserError(f"--model {arguments.model}: --pretrained {source.name} is {name}; leave --model out")
+    model = models.build(config, **regularisation)
+    tally = pretrained.load_into(model, source, vocabulary, frequency)
+    print(
+        f"{source.name}: {tally.carried} tags carried over, {tally.new} new, {tally.dropped} dropped", file=sys.stderr
+    )
+    return model, config
 
 
 def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Vocabulary) -> None:
@@ -363,10 +306,11 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
     """
     output: Path = arguments.output_dir
     output.mkdir(parents=True, exist_ok=True)
-    earlier = [path for name in MODELS for path in sorted(output.glob(f"{name}_*.pth"))]
+    earlier = sorted([*output.glob("*_epoch_*.pth"), *output.glob("*_best.pth"), *output.glob("resume_*.pt")])
     if earlier and not arguments.overwrite:
         raise UserError(
-            f"{output}: holds {earlier[0].name} of an earlier run; pass --overwrite or another --output_dir"
+            f"{output}: holds {earlier[0].name} of an earlier run; pass --resume to go on with it, --overwrite or "
+            "another --output_dir"
         )
     for path in earlier:  # a shorter run must not end among the later epochs of another
         path.unlink()
@@ -374,25 +318,114 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
     write_json(output / "config.json", config)
 
 
+def describe(trainer: Trainer, dataset: TaggedRecords) -> str:
+    """One line: model, parameters, classes, images, steps."""
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    processes = f" in {trainer.world.size} processes" if trainer.world.size > 1 else ""
+    return (
+        f"{pretrained.model_name(trainer.config)}: {parameters / 1e6:.1f} M parameters, "
+        f"{len(trainer.vocabulary)} tags, {len(dataset.train)} + {len(dataset.val)} images, "
+        f"{trainer.batches.steps} steps an epoch, on {trainer.device}{processes}"
+    )
+
+
+def estimate_memory(trainer: Trainer, arguments: Any) -> str:
+    """One line: bytes for weights and optimizer, and for activations."""
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    static = hardware.static_bytes(parameters, ema=bool(arguments.ema_decay))
+    each = hardware.activation_bytes(trainer.model.train(), arguments.image_size)
+    if trainer.device.type == "cuda":
+        each //= 2
+    total = static + each * arguments.batch_size
+    return (
+        f"memory: about {total / 2**30:.1f} GiB: {static / 2**30:.1f} for weights and optimizer, "
+        f"{arguments.batch_size} x {each / 2**20:.0f} MiB for activations"
+    )
+
+
+def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: str) -> str:
+    """Train and validate one epoch and write its files; the line that sums it up."""
+    at, output = trainer.progress, arguments.output_dir
+    started, before = time.monotonic(), at.images
+    train_loss = trainer.train_epoch()
+    images_per_second = (at.images - before) * trainer.world.size / (time.monotonic() - started)
+    rate = trainer.rate
+    evaluation = trainer.validate() if len(dataset.val) else None
+    metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
+    speed = {"images_per_s": images_per_second}
+    if peak := hardware.peak_flops(trainer.device):
+        flops = hardware.training_flops(trainer.model, arguments.image_size)
+        speed["MFU"] = images_per_second / trainer.world.size * flops / peak
+    row = {"epoch": at.epoch, "step": at.step, "lr": rate, "train_loss": train_loss, **metrics, **speed}
+    trainer.history.append(row)
+
+    score = -metrics["mAP"] if arguments.early_stopping_metric == "map" else metrics["loss"]
+    better = score < at.best or at.best_epoch == 0
+    if better:
+        at.best, at.best_epoch = score, at.epoch
+    if trainer.world.is_first:
+        models.save_weights(output / f"{name}_epoch_{at.epoch}.pth", trainer.averaged)
+        if better:
+            models.save_weights(output / f"{name}_best.pth", trainer.averaged)
+            if evaluation:
+                evaluation.write(output)
+        write_table(output / "metrics.csv", trainer.history)
+        curves.draw(trainer.history, output / "curves.png")
+        training_state.prune_checkpoints(output, name, arguments.keep_checkpoints)
+    line = (
+        f"epoch {at.epoch}: train_loss {train_loss:.4f}, {images_per_second:.1f} images/s, "
+        f"{format_metrics(metrics | {key: value for key, value in speed.items() if key == 'MFU'})}"
+    )
+    if better and evaluation:
+        line += "".join(f"\n  {words}" for words in evaluation.report())
+    trainer.progress = Progress(at.epoch + 1, step=at.step, best=at.best, best_epoch=at.best_epoch)
+    trainer.loss_sum.zero_()
+    trainer.save_state()
+    return line
+
+
 def format_metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not math.isnan(value))
+    """The metrics that there are; F1 by category is in metrics.csv alone."""
+    shown = {name: value for name, value in metrics.items() if not name.startswith(("macro_F1_", "micro_F1_"))}
+    return ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if not math.isnan(value))
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    device = pick_device(arguments.device)
+    world = distributed.join(arguments.device)
+    try:
+        return run(arguments, world)
+    finally:
+        world.stop()
+
+
+def run(arguments: Any, world: World) -> int:
+    """Train, in this process, as the arguments say; the exit code."""
     num_workers = arguments.num_workers
     if num_workers is None:
-        num_workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+        num_workers = min(8, os.cpu_count() or 1) if world.device.type == "cuda" else 0
+    torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     dataset = open_records(arguments.dataset_root, arguments.image_size)
-    vocabulary = dataset.vocabulary
-    config = make_config(arguments.model, arguments.image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
-    prepare_output(arguments, config, vocabulary)
+    vocabulary, output = dataset.vocabulary, arguments.output_dir
+    frequency = recipe.tag_frequency(vocabulary.counts or (), len(dataset.train))
+    say = print if world.is_first else lambda *_, **__: None
 
-    torch.manual_seed(arguments.seed)
-    model = models.build(config)
-    start_head_at_log_odds(model, vocabulary, len(dataset.train))
+    # Where the weights come from, first match wins:
+    # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
+    # 2. --pretrained: from there, the head by tag name.
+    # 3. from scratch.
+    state = training_state.newest(output) if arguments.resume else None
+    if state is None and arguments.resume == "last":
+        raise UserError(f"{output}: no resume_*.pt of an earlier run; leave --resume out to begin")
+    if state is None and not arguments.pretrained:
+        say(
+            f"from scratch: it takes a hundred thousand images to learn to see; --pretrained {BEST_START} starts from "
+            "what a public tagger knows",
+            file=sys.stderr,
+        )
+    model, config = make_model(arguments, dataset, frequency)
+    name = pretrained.model_name(config)
     order = config["tagger"]["channel_order"]
     train_images = TaggedImages(
         dataset.train,
@@ -400,41 +433,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         order,
         hflip=arguments.hflip,
         crop_min=arguments.crop_min,
+        cutout=arguments.cutout,
         seed=arguments.seed,
     )
-    batches = EpochBatches(len(dataset.train), arguments.batch_size, shuffle=True, seed=arguments.seed)
-    train_loader = make_loader(train_images, batches, num_workers, device)
-    val_loader = make_loader(
-        TaggedImages(dataset.val, arguments.image_size, order),
-        EpochBatches(len(dataset.val), arguments.batch_size, shuffle=False),
-        num_workers,
-        device,
+    shares = {"rank": world.rank, "world_size": world.size}
+    batches = EpochBatches(
+        len(dataset.train),
+        arguments.batch_size,
+        shuffle=True,
+        seed=arguments.seed,
+        accumulation=arguments.grad_accumulation,
+        **shares,
     )
-    trainer = Trainer(model, config, device, len(batches) * arguments.epochs, arguments)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{arguments.model}: {parameters / 1e6:.1f} M parameters, {len(vocabulary)} tags, {len(dataset.train)} + "
-        f"{len(dataset.val)} images, {len(batches)} steps an epoch, on {device}",
-        file=sys.stderr,
+    val_batches = EpochBatches(len(dataset.val), arguments.batch_size, shuffle=False, **shares)
+    val_images = TaggedImages(dataset.val, arguments.image_size, order)
+    loaders = (
+        make_loader(train_images, batches, num_workers, world.device),
+        make_loader(val_images, val_batches, num_workers, world.device),
     )
+    if not batches.steps:
+        raise UserError(f"{arguments.dataset_root}: fewer training images than processes; start fewer")
+    trainer = Trainer(model, config, vocabulary, loaders, frequency, world, arguments)
+    say(describe(trainer, dataset), file=sys.stderr)
+    if arguments.dry_run:
+        say(f"{describe(trainer, dataset)}\n{estimate_memory(trainer, arguments)}")
+        return cli.DONE
+    if state:
+        trainer.load_state(state)
+        say(f"going on at epoch {trainer.progress.epoch}, step {trainer.progress.step}", file=sys.stderr)
+    elif world.is_first:
+        prepare_output(arguments, config, vocabulary)
+    world.wait()
 
-    best, best_epoch = math.inf, 0
-    for epoch in range(1, arguments.epochs + 1):
-        started = time.monotonic()
-        batches.epoch = epoch
-        train_loss = trainer.train_epoch(train_loader, f"epoch {epoch}/{arguments.epochs}")
-        rate = len(dataset.train) / (time.monotonic() - started)
-        metrics = trainer.validate(val_loader, vocabulary) if len(dataset.val) else {"loss": train_loss}
-        print(f"epoch {epoch}: train_loss {train_loss:.4f}, {rate:.1f} images/s, {format_metrics(metrics)}", flush=True)
-        models.save_weights(arguments.output_dir / f"{arguments.model}_epoch_{epoch}.pth", model)
-        if metrics["loss"] < best:
-            best, best_epoch = metrics["loss"], epoch
-            models.save_weights(arguments.output_dir / f"{arguments.model}_best.pth", model)
-        if arguments.patience and epoch - best_epoch >= arguments.patience:
-            print(f"stopped: no lower validation loss since epoch {best_epoch}", file=sys.stderr)
-            break
-    print(f"best: epoch {best_epoch}, loss {best:.4f}, {arguments.output_dir / arguments.model}_best.pth")
+    if arguments.epochs == 0:
+        models.save_weights(output / f"{name}_epoch_0.pth", model)
+        best_path = output / f"{name}_epoch_0.pth"
+        print(f"converted: {best_path}")
+    else:
+        try:
+            train(trainer, dataset, arguments, name, say)
+        except Stopped:
+            say(f"stopped at step {trainer.progress.step}; the same command with --resume goes on", file=sys.stderr)
+            return cli.DONE
+        best_path = output / f"{name}_best.pth"
+    if arguments.export_dir and world.is_first:
+        export.write_folder(arguments.export_dir, models.load_weights(best_path), config, vocabulary)
+        print(f"exported: {arguments.export_dir}")
     return cli.DONE
+
+
+def train(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: str, say: Any) -> None:
+    """All epochs that are left, or until --patience is over."""
+    while (epoch := trainer.progress.epoch) <= arguments.epochs:
+        waited = epoch - 1 - trainer.progress.best_epoch
+        if arguments.patience and waited >= arguments.patience:
+            say(f"stopped: no better epoch since epoch {trainer.progress.best_epoch}", file=sys.stderr)
+            break
+        say(run_epoch(trainer, dataset, arguments, name), flush=True)
+    at = trainer.progress
+    what = f"mAP {-at.best:.4f}" if arguments.early_stopping_metric == "map" else f"loss {at.best:.4f}"
+    say(f"best: epoch {at.best_epoch}, {what}, {arguments.output_dir / name}_best.pth")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""One process or many: what torchrun tells each of them, and sums over all. Without torchrun nothing is started.
+
+torchrun --nproc_per_node 2 train_pytorch.py --dataset_root ./output-datasets
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from files import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run and this one's place among them.
+
+    Attributes:
+        rank: 0..size-1 over all machines; rank 0 writes the files.
+        size: the number of processes.
+        device: what this process computes on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in one process at least. Waits for the others and for the device."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), device=self.device)
+        self.sum(votes)
+        return bool(votes.item())
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def stop(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(device_name: str) -> World:
+    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+
+    Args:
+        device_name: "auto" (CUDA, then Apple's MPS, then the CPU), "cuda", "mps" or "cpu".
+
+    Raises:
+        UserError: a device was asked for that is not there; nothing falls back to the CPU in silence.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(device for device in available if available[device]) if device_name == "auto" else device_name
+    if not available[name]:
+        raise UserError(
+            f"--device {name}: torch {torch.__version__} sees no such device; pass --device cpu, or "
+            "install a driver and a build of torch that match"
+        )
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return World(0, 1, torch.device(name))
+    if name == "cuda":
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"--nproc_per_node: process {local_rank} has no GPU of its own among {torch.cuda.device_count()}; "
+                "start as many processes as there are GPUs"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    elif name == "cpu":
+        device = torch.device("cpu")
+    else:
+        raise UserError(f"--device {name}: only cuda and cpu work in several processes; start it without torchrun")
+    dist.init_process_group("nccl" if name == "cuda" else "gloo")
+    return World(dist.get_rank(), size, device)

@@ -1,0 +1,55 @@
+"""A Hugging Face style folder that the WD taggers' tools read: model.safetensors, config.json, selected_tags.csv.
+
+Those tools feed BGR, as WD v3 wants it, and find tags by position, in the order that they were trained in:
+
+    timm.create_model("local-dir:exported", pretrained=True)
+"""
+
+import copy
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+import tags
+from files import replacing_path, write_json, write_text
+
+
+def write_folder(
+    folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], vocabulary: tags.Vocabulary
+) -> None:
+    """Write the three files. A model for RGB is turned into the same one for BGR.
+
+    Args:
+        weights: a state dict with timm's names.
+        config: the content of its config.json.
+        vocabulary: its tags.
+    """
+    weights, config = dict(weights), copy.deepcopy(dict(config))
+    if config["tagger"]["channel_order"] == "RGB":
+        first = config["pretrained_cfg"]["first_conv"] + ".weight"
+        weights[first] = weights[first].flip(1)
+        config["tagger"]["channel_order"] = "BGR"
+        for key in ("mean", "std"):
+            config["pretrained_cfg"][key] = config["pretrained_cfg"][key][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_path(folder / "model.safetensors") as part:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        safetensors.torch.save_file(contiguous, part, metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["tag_id", "name", "category", "count"])
+    counts = vocabulary.counts or (0,) * len(vocabulary)
+    writer.writerows(enumerate_rows(vocabulary, counts))
+    write_text(folder / "selected_tags.csv", out.getvalue())
+
+
+def enumerate_rows(vocabulary: tags.Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:
+    """WD's four columns; tag_id is the row, for a dataset does not know Danbooru's numbers."""
+    rows = zip(vocabulary.names, vocabulary.categories, counts, strict=True)
+    return [(number, name, category, count) for number, (name, category, count) in enumerate(rows)]
