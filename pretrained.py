@@ -125,8 +125,9 @@ def adapt_config(source: Source, image_size: int, vocabulary: tags.Vocabulary) -
     """
     config = copy.deepcopy(source.config)
     config["num_classes"] = len(vocabulary)
-    if config["pretrained_cfg"].get("fixed_input_size", True):
-        config.setdefault("model_args", {})["img_size"] = image_size
+    model_args = config.setdefault("model_args", {})
+    if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
+        model_args["img_size"] = image_size
     config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
     config["tagger"] |= {"model": model_name(config), "tags_sha256": vocabulary.sha256, "pretrained": source.name}
     return config
@@ -156,11 +157,9 @@ def load_into(model: Any, source: Source, vocabulary: tags.Vocabulary, frequency
         result = model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
     except RuntimeError as error:
         raise UserError(f"--pretrained {source.name}: {' '.join(str(error).split())}; check its config.json") from None
-    if set(result.missing_keys) - head or result.unexpected_keys:
-        wrong = [*(set(result.missing_keys) - head), *result.unexpected_keys]
-        raise UserError(
-            f"--pretrained {source.name}: {wrong[0]} does not fit {source.config['architecture']}; check it"
-        )
+    if wrong := sorted({*result.missing_keys} - head) + sorted(result.unexpected_keys):
+        architecture = source.config["architecture"]
+        raise UserError(f"--pretrained {source.name}: {wrong[0]} does not fit {architecture}; check its config.json")
 
     rows = {} if source.vocabulary is None else source.vocabulary.index
     carried = [(new, rows[name]) for new, name in enumerate(vocabulary.names) if name in rows]

@@ -18,13 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import images
+from files import UserError
 
 GREY = (128, 128, 128)  # a cut-out, about 0 after normalisation
 
+Sample = tuple[np.ndarray, list[int]]  # pixels uint8 (H, W, 3), label indices
 Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
 
 
-class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
+class TaggedImages(Dataset[Sample | UserError]):
     """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed.
 
     Args:
@@ -54,8 +56,13 @@ class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
-        epoch, number = key
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        try:
+            return self._sample(*key)
+        except UserError as error:
+            return error  # a worker process would wrap it into a traceback: `to_device` raises it
+
+    def _sample(self, epoch: int, number: int) -> Sample:
         record = self.records[number]
         image = images.open_image(record.image)
         random = np.random.default_rng((self.seed, epoch, number))
@@ -137,8 +144,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
                 yield [(self.epoch, int(number)) for number in numbers]
 
 
-def collate(samples: list[tuple[np.ndarray, list[int]]]) -> Batch:
+def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
     """Stack pixels; labels stay sparse, so that 100,000 classes cost nothing until they reach the device."""
+    samples = [sample for sample in loaded if not isinstance(sample, UserError)]
+    if len(samples) < len(loaded):
+        return next(error for error in loaded if isinstance(error, UserError))
     pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
     rows = torch.tensor([row for row, (_, labels) in enumerate(samples) for _ in labels], dtype=torch.int64)
     columns = torch.tensor([label for _, labels in samples for label in labels], dtype=torch.int64)
@@ -156,8 +166,12 @@ def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, 
     )
 
 
-def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on the device; on CUDA each is copied, on a stream of its own, while the one before is computed."""
+def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch]:
+    """The batches on the device; on CUDA each is copied, on a stream of its own, while the one before is computed.
+
+    Raises:
+        UserError: a record of a batch could not be read.
+    """
     if device.type != "cuda":
         for batch in batches:
             yield _move(batch, device)
@@ -177,6 +191,8 @@ def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield ready
 
 
-def _move(batch: Batch, device: torch.device) -> Batch:
+def _move(batch: Batch | UserError, device: torch.device) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
     pixels, rows, columns = (tensor.to(device, non_blocking=True) for tensor in batch)
     return pixels, rows, columns

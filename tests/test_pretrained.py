@@ -79,7 +79,7 @@ def grown(wd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tags.write_vocabulary(folder / "tags.csv", vocabulary)
     for number in range(8):
-        write_pair(folder / "dataset", f"image{number}", ["general", "tag_1", artists[number]])
+        write_pair(folder / "dataset", f"image{number}.png", ["general", "tag_1", artists[number]], grey=30 * number)
     flags = ("--dataset-folder", "dataset", "--tags-csv", "tags.csv", "--img-size", 56, "--split-ratio", 0.75)
     done = run_script("create_tfrecord.py", *flags, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -243,9 +243,9 @@ def test_wdtagger_loads_what_is_exported(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = wdtagger.Tagger("somebody/tagger").tag(str(picture), general_threshold=0.0)
-    rgb = np.ascontiguousarray(images.to_array(images.prepare(picture, SIZE)))
+    rgb = images.to_array(images.prepare(picture, SIZE))
     with torch.inference_mode():
-        ours = torch.sigmoid(model(models.normalise(torch.from_numpy(rgb).unsqueeze(0), config)))[0].tolist()
+        ours = torch.sigmoid(model(models.normalise(torch.from_numpy(rgb.copy()).unsqueeze(0), config)))[0].tolist()
     expected = {vocabulary.names[number]: ours[number] for number in vocabulary.indices(tags.GENERAL)}
     assert len(result.general_tag_data) == len(expected) == 8106
     # Theirs resizes with torchvision on the padded square, ours with Pillow: the same function underneath.

@@ -101,7 +101,12 @@ def test_every_command_runs(tmp_path: Path) -> None:
     assert ran >= 10
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "config.json",
+        "curves.png",
         "eva02_tiny_best.pth",
         "eva02_tiny_epoch_1.pth",
+        "metrics.csv",
+        "resume_00000001.pt",
         "selected_tags.csv",
+        "tag_metrics.csv",
+        "threshold.json",
     ]
