@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -90,6 +88,9 @@ def _weights_in(folder: Path) -> Path:
 
 def _fetch(name: str) -> tuple[Path, Path]:
     """Download a repository's three files, or take them from huggingface_hub's cache."""
+    import huggingface_hub  # here, for it brings a web client that no other start needs
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
     repository = name.removeprefix("hf-hub:").removeprefix("hf_hub:")
     paths: dict[str, Path] = {}
     try:
@@ -129,7 +130,7 @@ def adapt_config(source: Source, image_size: int, vocabulary: tags.Vocabulary) -
     if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
         model_args["img_size"] = image_size
     config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
-    config["tagger"] |= {"model": model_name(config), "tags_sha256": vocabulary.sha256, "pretrained": source.name}
+    config["tagger"] |= {"model": model_name(config), "tags_sha256": vocabulary.sha256}
     return config
 
 

@@ -466,9 +466,10 @@ def run(arguments: Any, world: World) -> int:
     world.wait()
 
     if arguments.epochs == 0:
-        models.save_weights(output / f"{name}_epoch_0.pth", model)
         best_path = output / f"{name}_epoch_0.pth"
-        print(f"converted: {best_path}")
+        if world.is_first:
+            models.save_weights(best_path, model)
+            print(f"converted: {best_path}")
     else:
         try:
             train(trainer, dataset, arguments, name, say)

@@ -72,11 +72,6 @@ def newest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def remove_all(folder: Path) -> None:
-    for _, path in _states(folder):
-        path.unlink()
-
-
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with other settings than the run began with.
 
