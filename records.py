@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from files import UserError, write_text
 
@@ -142,7 +143,7 @@ class RecordFile:
             offsets, sizes = np.array(index_of(self.path).read_text().split(), dtype=np.int64).reshape(-1, 2).T
             if np.array_equal(offsets, np.cumsum(sizes) - sizes) and sizes.sum() == end and (sizes > OVERHEAD).all():
                 return offsets, sizes
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             pass  # no index, or an edited one: the file itself knows
         sizes = np.array(scan(self.path), dtype=np.int64)
         return np.cumsum(sizes) - sizes, sizes
@@ -168,10 +169,15 @@ class RecordFile:
         return data
 
     def __getitem__(self, number: int) -> Record:
-        features = Example.FromString(self.read(number)).features.feature
-        return Record(
-            image_id=features["image_id"].int64_list.value[0],
-            image=features["image_bytes"].bytes_list.value[0],
-            labels=features["label_indexes"].int64_list.value,
-            name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
-        )
+        try:
+            features = Example.FromString(self.read(number)).features.feature
+            return Record(
+                image_id=features["image_id"].int64_list.value[0],
+                image=features["image_bytes"].bytes_list.value[0],
+                labels=features["label_indexes"].int64_list.value,
+                name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+            )
+        except (DecodeError, IndexError):
+            raise UserError(
+                f"{self.path}: record {number} is no labelled image; write the file with create_tfrecord.py"
+            ) from None
