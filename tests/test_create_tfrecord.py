@@ -59,9 +59,8 @@ def test_the_split_takes_the_smallest_digests(contents: list[bytes], ratio: floa
 @given(st.lists(st.binary(max_size=4), max_size=30), st.floats(0, 1), st.randoms(use_true_random=False))
 def test_neither_order_nor_names_change_the_split(contents: list[bytes], ratio: float, random: Any) -> None:
     shuffled = random.sample(contents, len(contents))
-    for ours, others in zip(
-        script.split(pairs_of(contents), ratio), script.split(pairs_of(shuffled), ratio), strict=True
-    ):
+    splits = (script.split(pairs_of(order), ratio) for order in (contents, shuffled))
+    for ours, others in zip(*splits, strict=True):
         assert [pair.digest for pair in ours] == [pair.digest for pair in others]
 
 
@@ -135,9 +134,8 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     for number in range(8):
         write_pair(folder, f"good{number}.png", ["general", "solo", "smile"], grey=number)
     for number, suffix in enumerate((".jpg", ".jpeg", ".webp", ".PNG")):
-        write_pair(
-            folder, f"kind{suffix[1:]}{suffix}", ["sensitive", "ke-ta", "初音ミク", "null"], grey=100 + 9 * number
-        )
+        names = ["sensitive", "ke-ta", "初音ミク", "null"]
+        write_pair(folder, f"kind{suffix[1:]}{suffix}", names, grey=100 + 9 * number)
     write_pair(folder, "copy.png", ["general"], grey=3)  # the picture of good3.png
     write_pair(folder, "corrupt.jpg", ["general", "only_in_a_corrupt_image"]).write_bytes(b"\xff\xd8\xff no JPEG")
     write_pair(folder, "no_txt.png", []).with_suffix(".txt").unlink()
@@ -218,7 +216,7 @@ def test_a_ratio_of_1_leaves_an_empty_validation_split(tmp_path: Path) -> None:
 
 
 def run(tmp_path: Path, *flags: object) -> int:
-    """The script in this process, on ./dataset and ./tags.csv of a folder; for what ends before tensorflow is needed."""
+    """The script in this process, on a folder's dataset/ and tags.csv; for what ends before tensorflow is needed."""
     arguments = ["--dataset-folder", tmp_path / "dataset", "--output-path", tmp_path / "out"]
     return script.main([*map(str, arguments), "--tags-csv", str(tmp_path / "tags.csv"), *map(str, flags)])
 

@@ -123,7 +123,7 @@ def test_overrides_reach_the_constructor(tiny: tuple[dict[str, Any], nn.Module])
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "convnext_atto", "swinv2_tiny_window8_256"])
 def test_other_architectures_of_wd_v3_load_as_timm_builds_them(architecture: str, tmp_path: Path) -> None:
     torch.manual_seed(2)
-    theirs = sharpened(timm.create_model(architecture, num_classes=CLASSES))
+    theirs: Any = sharpened(timm.create_model(architecture, num_classes=CLASSES))
     size = theirs.pretrained_cfg["input_size"][1]
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     loaded = models.load({"architecture": architecture, "num_classes": CLASSES}, tmp_path / "model.safetensors")

@@ -243,7 +243,7 @@ for data in tf.data.TFRecordDataset(sys.argv[1]):
 
 
 def test_tensorflow_reads_the_same(records: Path) -> None:
-    command = [sys.executable, "-c", READ_WITH_TENSORFLOW, records / TRAIN]
+    command = [sys.executable, "-c", READ_WITH_TENSORFLOW, str(records / TRAIN)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     file = RecordFile(records / TRAIN)
     ours = [
