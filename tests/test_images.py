@@ -76,6 +76,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     assert np.abs(np.subtract(corners(opened), [RED, GREEN, BLUE, YELLOW])).max() <= 3
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
 def test_broken_exif_says_nothing_about_the_pixels(exif: bytes) -> None:
     data = encoded(Image.new("RGB", (8, 8), BLUE), "JPEG", quality=95, exif=exif)
