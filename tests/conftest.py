@@ -3,12 +3,14 @@
 tensorflow and torch must not share a process: tensorflow runs in processes of its own, here and in the tests.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 import train_pytorch
 from tests.helpers import run_script, write_csv
@@ -18,6 +20,10 @@ from tests.sample_booru.drawing import draw_post
 # derandomize: the same examples in every run, so that a failure is one commit's and not one day's.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
+
+# pytest -n 2: the workers share the cores, and threads that outnumber them wait for each other.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
 
 POSTS = 24
 STORED_SIZE = 56  # pixels of the records' images

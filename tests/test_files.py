@@ -4,6 +4,7 @@ python -m pytest tests/test_files.py
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,24 @@ def test_an_exception_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) 
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert tree(tmp_path) == ["a.txt"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    steps: list[str] = []
+
+    def replace(source: Path, target: Path) -> None:
+        steps.append(f"{source.read_text()} replaces {target.read_text()}")
+        raise OSError("the power fails")
+
+    monkeypatch.setattr(os, "fsync", lambda _: steps.append("fsync"))
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="power"):
+        files.write_text(path, "new")
+    assert steps == ["fsync", "new replaces old"] and path.read_text() == "old"
 
 
 def test_a_process_that_dies_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

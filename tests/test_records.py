@@ -155,7 +155,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         RecordFile(tmp_path / "gone.tfrecord")
 
 
-@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(40), b"{}", bytes(100)])
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(40), b"{}", bytes(100)], ids=["png", "json", "zeros"])
 def test_what_is_no_tfrecord_is_refused(path: Path, data: bytes) -> None:
     write_records(path, []).write_bytes(data)
     with pytest.raises(UserError, match=r"a\.tfrecord: damaged at byte 0"):
