@@ -32,7 +32,7 @@ import tags
 from files import UserError, read_json, write_json
 from metrics import LabelHistograms, TopOne, threshold_of
 from model_config import MODELS, make_config
-from records import RecordFile
+from records import RecordFiles, shard_paths
 
 CLIP_NORM = 1.0
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
@@ -117,8 +117,8 @@ class TaggedRecords:
     """What create_tfrecord.py wrote: the vocabulary and the two splits."""
 
     vocabulary: tags.Vocabulary
-    train: RecordFile
-    val: RecordFile
+    train: RecordFiles
+    val: RecordFiles
 
 
 def open_records(root: Path, image_size: int) -> TaggedRecords:
@@ -142,8 +142,8 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
             f"{root / 'aibooru.json'}: its images are {about['image_size']} pixels wide, --image_size is {image_size}; "
             f"pass --image_size {about['image_size']} or run create_tfrecord.py --img-size {image_size}"
         )
-    train = RecordFile(root / "record_shards_train" / "aibooru_train.tfrecord")
-    val = RecordFile(root / "record_shards_val" / "aibooru_val.tfrecord")
+    train = RecordFiles(shard_paths(root, "train", about.get("train_shards", 1)))
+    val = RecordFiles(shard_paths(root, "val", about.get("val_shards", 1)))
     for split, name in ((train, "train_samples"), (val, "val_samples")):
         if len(split) != about[name]:
             raise UserError(f"{split.path}: {len(split)} records, aibooru.json says {about[name]}; {mend}")
@@ -157,7 +157,7 @@ class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
 
     def __init__(
         self,
-        records: RecordFile,
+        records: RecordFiles,
         image_size: int,
         channel_order: str,
         *,
