@@ -37,6 +37,9 @@ BICUBIC_REACH = 2  # target pixels to which a source pixel can spread when it is
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+# Keep up to 64 MB of freed memory for the next image instead of asking the system for every one: 4 % of the time.
+Image.core.set_blocks_max(4)
+
 
 class UnreadableImage(UserError):
     """The file is no image that can be decoded in full, or one too large to be decoded safely."""
