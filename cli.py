@@ -71,6 +71,13 @@ def fraction(text: str) -> float:
     return value
 
 
+def positive_fraction(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    if not (value := fraction(text)):
+        raise ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text)
@@ -84,6 +91,14 @@ def non_negative_int(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number of at least 0")
     return value
 
 

@@ -187,22 +187,23 @@ def _resize_on_white(image: Image.Image, full: tuple[int, int], shrink: int, siz
     side = max(full)
     step = side / shrink / size  # of the image's pixels, for one of the target's
     reach = math.ceil(step * (2 * BICUBIC_REACH + 2))  # more white than this is not seen from the picture's edge
-    first, last, before, after, start = [], [], [], [], []  # each of (width, height)
+    first, last, before, canvas_size, start = [], [], [], [], []  # each of (width, height)
     for length in full:
         offset = (side - length) // 2
         first.append(max(0, math.floor(offset / shrink / step) - BICUBIC_REACH))
         last.append(min(size, math.ceil((offset + length) / shrink / step) + BICUBIC_REACH))
         before.append(min(reach, math.ceil(offset / shrink)))
-        after.append(min(reach, math.ceil((side - length - offset) / shrink)))
+        beyond = min(math.ceil((side - offset) / shrink), math.ceil(length / shrink) + reach)
+        canvas_size.append(before[-1] + beyond)
         start.append(first[-1] * step - offset / shrink + before[-1])
-    if any(after):
-        right, lower = before[0] + image.width, before[1] + image.height
-        canvas = Image.new("RGB", (right + after[0], lower + after[1]), WHITE)
+    if full[0] != full[1]:
+        canvas = Image.new("RGB", (canvas_size[0], canvas_size[1]), WHITE)
         canvas.paste(image, (before[0], before[1]))
         # A pixel at the picture's end of which it fills only a part (see _decode) is white for the rest.
+        right, lower = before[0] + image.width, before[1] + image.height
         edges = ((right - 1, 0, right, canvas.height), (0, lower - 1, canvas.width, lower))
-        for edge, length, white in zip(edges, full, after, strict=True):
-            if white and (rest := -length % shrink):
+        for edge, length in zip(edges, full, strict=True):
+            if length < side and (rest := -length % shrink):
                 mask = Image.new("L", (edge[2] - edge[0], edge[3] - edge[1]), round(255 * rest / shrink))
                 canvas.paste(WHITE, edge, mask)
         image = canvas

@@ -223,8 +223,7 @@ class RecordFile:
             )
         except (DecodeError, IndexError):
             raise UserError(
-                f"{self.path}: record {number} has not the features image_id, image_bytes, label_indexes and "
-                "image_name; write it with create_tfrecord.py"
+                f"{self.path}: record {number} is no labelled image; write the file with create_tfrecord.py"
             ) from None
 
 

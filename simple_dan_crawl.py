@@ -278,10 +278,10 @@ class Crawl:
         else:
             raise UserError(f"{self.folder.path}: --update: this query was never begun here; run it without --update")
         for page in self.client.pages("/posts.json", position, tags=self.query, limit=PAGE, only=FIELDS):
-            page.sort(key=lambda row: row["id"], reverse=not self.arguments.update)
+            rows = sorted(page, key=lambda row: row["id"], reverse=not self.arguments.update)
             if self.cursor.newest is None:
-                self.cursor.newest = page[0]["id"]
-            yield page
+                self.cursor.newest = rows[0]["id"]
+            yield rows
 
     def _take(self, page: Iterable[dict[str, Any]]) -> None:
         """Begin the downloads of a page, as far as they are needed, and settle what ends meanwhile."""

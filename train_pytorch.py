@@ -37,6 +37,7 @@ from records import RecordFiles, shard_paths
 CLIP_NORM = 1.0
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
 
+Sample = tuple[np.ndarray, list[int]]  # pixels uint8 (H, W, 3), label indices
 Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
 
 
@@ -58,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     data.add_argument(
         "--crop_min",
-        type=cli.fraction,
+        type=cli.positive_fraction,
         default=0.87,
         help="training sees random square crops of at least this side, 1 = none (default: %(default)s)",
     )
@@ -86,7 +87,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     training.add_argument(
         "--weight_decay",
-        type=float,
+        type=cli.non_negative_float,
         default=0.05,
         help="of matrices; norms and biases have none (default: %(default)s)",
     )
@@ -152,7 +153,7 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     return TaggedRecords(vocabulary, train, val)
 
 
-class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
+class TaggedImages(Dataset[Sample | UserError]):
     """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed."""
 
     def __init__(
@@ -171,8 +172,13 @@ class TaggedImages(Dataset[tuple[np.ndarray, list[int]]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
-        epoch, number = key
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        try:
+            return self._sample(*key)
+        except UserError as error:
+            return error  # a worker process would wrap it into a traceback: the training loop raises it
+
+    def _sample(self, epoch: int, number: int) -> Sample:
         record = self.records[number]
         image = images.open_image(record.image)
         random = np.random.default_rng((self.seed, epoch, number))
@@ -203,8 +209,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(number)) for number in order[start : start + self.batch_size]]
 
 
-def collate(samples: list[tuple[np.ndarray, list[int]]]) -> Batch:
+def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
     """Stack pixels; labels stay sparse, so that 100,000 classes cost nothing until they reach the device."""
+    samples = [sample for sample in loaded if not isinstance(sample, UserError)]
+    if len(samples) < len(loaded):
+        return next(error for error in loaded if isinstance(error, UserError))
     pixels = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
     rows = torch.tensor([row for row, (_, labels) in enumerate(samples) for _ in labels], dtype=torch.int64)
     columns = torch.tensor([label for _, labels in samples for label in labels], dtype=torch.int64)
@@ -276,8 +285,14 @@ class Trainer:
         )
         self.steps = 0
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits and targets, both (N, C)."""
+    def _forward(self, batch: Batch | UserError) -> tuple[Tensor, Tensor]:
+        """Logits and targets, both (N, C).
+
+        Raises:
+            UserError: a record of this batch could not be read.
+        """
+        if isinstance(batch, UserError):
+            raise batch
         pixels, rows, columns = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         targets = torch.zeros(len(pixels), self.config["num_classes"], device=self.device)
         targets[rows, columns] = 1

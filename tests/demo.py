@@ -37,10 +37,10 @@ class Scale:
     epochs: int
     unseen: int
     image_size: int = 84
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
 
 
-FULL = Scale(posts=1280, pairs=1200, epochs=24, unseen=200)
+FULL = Scale(posts=1280, pairs=1200, epochs=36, unseen=200)
 QUICK = Scale(posts=60, pairs=48, epochs=1, unseen=8)
 
 

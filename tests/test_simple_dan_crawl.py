@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -388,8 +389,10 @@ def test_uploads_during_the_run_shift_nothing_and_update_fetches_them(booru: Sam
     arrived = {post.get("md5") for post in late}
     everything = {post["md5"] for post in savable(booru)}
     assert pairs(tmp_path) == everything - arrived
+    booru.log.clear()
     assert crawl(booru, tmp_path, "--update") == 0
     assert pairs(tmp_path) == everything
+    assert len(requests(booru, is_listing)) == 3  # two pages of four, and the empty one
     count = len(requests(booru, is_file))
     assert crawl(booru, tmp_path, "--update") == 0
     assert len(requests(booru, is_file)) == count
@@ -416,12 +419,19 @@ def test_all_workers_wait_when_throttled(
         header = {"seconds": "1", "date": formatdate(int(now) + 2, usegmt=True), "absent": None}[form]
         return answer(handler, 429, b"Too many requests", **({"Retry_After": header} if header else {}))
 
-    booru.intercept = times(1, throttle, is_file)  # type: ignore[method-assign]
+    throttle_once = times(1, throttle, is_file)
+
+    def intercept(handler: Any, path: str, params: dict[str, str]) -> bool:
+        if is_file(path):
+            time.sleep(0.1)  # so slow that the others would still be at it during the pause
+        return throttle_once(handler, path, params)
+
+    booru.intercept = intercept  # type: ignore[method-assign]
     assert crawl(booru, tmp_path, "--target-count", "20", "--jobs", "4") == 0
     assert len(pairs(tmp_path)) == 20
     pause = {"seconds": 1.0, "date": 1.0, "absent": 0.7}[form]
     # Those that were on their way when the answer came may still arrive.
-    assert not [at for at, *_ in booru.log if told[0] + 0.15 < at < told[0] + pause - 0.05]
+    assert not [at for at, *_ in booru.log if told[0] + 0.1 < at < told[0] + pause - 0.05]
 
 
 def test_throttled_without_end_is_an_error(
@@ -534,6 +544,7 @@ def test_a_cut_connection_is_resumed(booru: SampleBooru, tmp_path: Path, then: s
     assert crawl(booru, tmp_path, "--target-count", "1", "--jobs", "1") == 0
     assert pairs(tmp_path) == {savable(booru)[0]["md5"]}
     assert len(asked) == 1 and asked[0].startswith("bytes=") and asked[0] != "bytes=0-"
+    assert len(requests(booru, is_file)) == (2 if then in ("206", "200") else 3)
 
 
 def wrong_bytes(booru: SampleBooru) -> Intercept:
@@ -786,6 +797,7 @@ def test_a_full_disk_stops_and_the_next_run_goes_on(
         assert crawl(booru, tmp_path / "a", "--target-count", "8") == 2
     assert "No space left" in one_error_line(capsys)
     assert 0 < len(pairs(tmp_path / "a")) <= 3
+    assert {path.stem for path in (tmp_path / "a").glob("*.txt")} == pairs(tmp_path / "a")  # a txt completes a pair
     assert crawl(booru, tmp_path / "a", "--target-count", "8") == 0
     assert crawl(booru, tmp_path / "b", "--target-count", "8") == 0
     assert content(tmp_path / "a") == content(tmp_path / "b")
@@ -857,7 +869,10 @@ def test_interrupted_by_the_keyboard_it_says_how_to_go_on(booru: SampleBooru, tm
         "--target-count",
         "30",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a shell ignores it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         while len(booru.log) < 8:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

@@ -166,15 +166,15 @@ def draw_face(easel: Easel, portrait: Portrait) -> None:
         easel.blob(mirrored([*inner, *outer, (0.0, 1.4)]), HAIR[portrait.hair])
     if portrait.blush:
         for x in (-0.64, 0.64):
-            easel.disc(x, 0.56, 0.26, 0.16, mix(skin, (250, 60, 85), 0.62))
+            easel.disc(x, 0.58, 0.31, 0.21, mix(skin, (250, 60, 85), 0.7))
     easel.stroke([(-0.03, 0.38), (0.05, 0.42)], 0.06, mix(skin, (150, 60, 50), 0.5))
     match portrait.mouth:
         case "smile":
-            grin = arc(0, 0.64, 0.42, 0.32, 0, 180)
+            grin = arc(0, 0.62, 0.46, 0.38, 0, 180)
             easel.patch(grin, WHITE)
             easel.stroke([*grin, grin[0]], 0.08)
         case "frown":
-            easel.stroke(arc(0, 0.96, 0.36, 0.26, 190, 350), 0.12)
+            easel.stroke(arc(0, 1.0, 0.42, 0.34, 190, 350), 0.17)
         case "open_mouth":
             easel.disc(0, 0.76, 0.28, 0.26, (140, 16, 40))
             easel.disc(0, 0.88, 0.17, 0.11, (245, 110, 120))
