@@ -227,6 +227,7 @@ class Plan:
         Args:
             read: given batches of (image, txt) names, yields each with what `scan_pairs` makes of it.
         """
+        self._database.execute("DROP TABLE IF EXISTS temp.todo")
         self._database.execute(
             "CREATE TEMP TABLE todo AS SELECT name, txt, stamp FROM present "
             "WHERE name NOT IN (SELECT name FROM scanned) ORDER BY name"

@@ -8,20 +8,19 @@ line `offset size` per record.
 """
 
 import bisect
-import contextlib
 import itertools
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from files import UserError, replacing
+from files import UserError
 
 # A record is: length (uint64), CRC of the length, data, CRC of the data; all little-endian.
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
@@ -105,46 +104,15 @@ def shard_paths(root: Path, split: str, count: int) -> list[Path]:
     return [folder / f"{name}-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
-
-
-def frame(record: Record) -> bytes:
-    """A record as it stands in a TFRecord file: a serialized tf.train.Example between its length and its checksums."""
+def serialize(record: Record) -> bytes:
+    """A record as a serialized tf.train.Example; the same record gives the same bytes."""
     example = Example()
     feature = example.features.feature
     feature["image_id"].int64_list.value.append(record.image_id)
     feature["image_bytes"].bytes_list.value.append(record.image)
     feature["label_indexes"].int64_list.value.extend(record.labels)
     feature["image_name"].bytes_list.value.append(record.name.encode("utf-8", "surrogateescape"))
-    data = example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
-    length = struct.pack("<Q", len(data))
-    return HEADER.pack(len(data), masked_crc(length)) + data + FOOTER.pack(masked_crc(data))
-
-
-class RecordWriter:
-    """Frames and the index beside them, written to files that are open; see `writing`."""
-
-    def __init__(self, data: IO[bytes], index: IO[str]) -> None:
-        self._data, self._index = data, index
-        self.records = self.bytes = 0
-
-    def write(self, framed: bytes) -> None:
-        """Append what `frame` made."""
-        self._data.write(framed)
-        self._index.write(f"{self.bytes} {len(framed)}\n")
-        self.records += 1
-        self.bytes += len(framed)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[RecordWriter]:
-    """Write a TFRecord file and its index; each appears whole or not at all, after the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, "wb") as data, replacing(index_of(path)) as index:
-        yield RecordWriter(data, index)
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
+    return example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
 
 
 def scan(path: Path) -> list[int]:

@@ -1,22 +1,26 @@
 """One TFRecord file of a dataset: preparing its pictures, writing it, and knowing whether it is finished.
 
-Runs in the script, in its worker processes and on Dask workers, so nothing heavy is imported. A finished shard
-`x.tfrecord` has `x.idx` and, written last, `x.stats.json` beside it.
+A finished shard `x.tfrecord` has `x.idx` and, written last, `x.stats.json` beside it. tensorflow writes the files; the
+processes that prepare pictures do not import it.
 """
 
+import contextlib
 import hashlib
+import importlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import IO, Any
 
 import numpy as np
 
 import images
-from files import UserError, read_json, write_json
+from files import UserError, read_json, replacing, replacing_path, write_json
 from plan import LABEL_TYPE, Row, batches, printable
-from records import Record, frame, index_of, writing
+from records import OVERHEAD, Record, index_of, serialize
 
 BATCH = 16  # pictures that a worker prepares at a time, about a tenth of a second
 
@@ -98,7 +102,7 @@ def digests(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def prepare_records(folder: Path, settings: Settings, rows: Sequence[Row]) -> list[bytes | str]:
-    """For each picture its record as it stands in a TFRecord file, or why there is none."""
+    """For each picture its record, a serialized tf.train.Example, or why there is none."""
     images.limit_pixels(settings.max_pixels)
     return [_prepare_record(folder / row.name, settings, row) for row in rows]
 
@@ -110,7 +114,60 @@ def _prepare_record(path: Path, settings: Settings, row: Row) -> bytes | str:
     except images.UnreadableImage as error:
         return str(error).removeprefix(f"{path}: ")
     jpeg = images.encode_jpeg(picture, settings.quality)
-    return frame(Record(row.rank, jpeg, np.frombuffer(row.labels, LABEL_TYPE).tolist(), row.name))
+    return serialize(Record(row.rank, jpeg, np.frombuffer(row.labels, LABEL_TYPE).tolist(), row.name))
+
+
+def import_tensorflow() -> ModuleType:
+    """tensorflow, imported late and quietly.
+
+    Late, because it takes 4 s, which --help and a wrong path need not wait for. Quietly, because it greets with a page
+    on stderr that none of its settings silences; what goes wrong in importing it still raises. Writing needs no GPU.
+    """
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"})
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        return importlib.import_module("tensorflow")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+class RecordWriter:
+    """A tf.io.TFRecordWriter that writes NVIDIA DALI's index on the way and counts."""
+
+    def __init__(self, tf_writer: Any, index: IO[str]) -> None:
+        self._tf_writer, self._index = tf_writer, index
+        self.records = self.bytes = 0
+
+    def write(self, example: bytes) -> None:
+        """Append a serialized tf.train.Example."""
+        self._tf_writer.write(example)
+        size = len(example) + OVERHEAD
+        self._index.write(f"{self.bytes} {size}\n")
+        self.records += 1
+        self.bytes += size
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[RecordWriter]:
+    """Write a TFRecord file and its index; each appears whole or not at all, after the block.
+
+    Raises:
+        UserError: tensorflow cannot write the file.
+    """
+    tf = import_tensorflow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            replacing(index_of(path)) as index,
+            replacing_path(path) as part,
+            tf.io.TFRecordWriter(os.fsencode(part)) as tf_writer,
+        ):
+            yield RecordWriter(tf_writer, index)
+    except tf.errors.OpError as error:
+        raise UserError(f"{path}: {error.message}; make room there, or name another --output-path") from None
 
 
 Prepared = Iterator[tuple[Sequence[Row], list[bytes | str]]]

@@ -132,6 +132,12 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     about = read_json(root / "aibooru.json", mend)
     if missing := {"num_classes", "train_samples", "val_samples", "image_size", "tags_sha256"} - about.keys():
         raise UserError(f"{root / 'aibooru.json'}: no key {', '.join(sorted(missing))}; {mend}")
+    about = {"train_shards": 1, "val_shards": 1} | about
+    for key in ("image_size", "train_shards", "val_shards"):
+        if type(about[key]) is not int or about[key] < 1:
+            raise UserError(
+                f"{root / 'aibooru.json'}: {key} must be a whole number above 0, not {about[key]!r}; {mend}"
+            )
     csv_path = root / "selected_tags.csv"
     vocabulary = tags.read_vocabulary(csv_path)
     if vocabulary.sha256 != about["tags_sha256"]:
@@ -143,8 +149,8 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
             f"{root / 'aibooru.json'}: its images are {about['image_size']} pixels wide, --image_size is {image_size}; "
             f"pass --image_size {about['image_size']} or run create_tfrecord.py --img-size {image_size}"
         )
-    train = RecordFiles(shard_paths(root, "train", about.get("train_shards", 1)))
-    val = RecordFiles(shard_paths(root, "val", about.get("val_shards", 1)))
+    train = RecordFiles(shard_paths(root, "train", about["train_shards"]))
+    val = RecordFiles(shard_paths(root, "val", about["val_shards"]))
     for split, name in ((train, "train_samples"), (val, "val_samples")):
         if len(split) != about[name]:
             raise UserError(f"{split.path}: {len(split)} records, aibooru.json says {about[name]}; {mend}")

@@ -82,7 +82,7 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def map(
-        self, function: Callable[[Sequence[T]], list[R]], batches: Iterable[Sequence[T]], crashed: C
+        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterable[Sequence[T]], crashed: C
     ) -> Iterator[tuple[Sequence[T], list[R | C]]]:
         """Yield every batch with its results, in order.
 
@@ -94,7 +94,7 @@ class Workers:
             UserError: no process lives long enough to do anything.
         """
 
-        def submit(batch: Sequence[T]) -> Future[list[R]]:
+        def submit(batch: Sequence[T]) -> Future[Sequence[R]]:
             try:
                 return self._pool.submit(function, batch)
             except BrokenProcessPool:
