@@ -32,7 +32,7 @@ import tags
 from files import UserError, read_json, write_json
 from metrics import LabelHistograms, TopOne, threshold_of
 from model_config import MODELS, make_config
-from records import RecordFile
+from records import RecordFiles, shard_paths
 
 CLIP_NORM = 1.0
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
@@ -118,8 +118,8 @@ class TaggedRecords:
     """What create_tfrecord.py wrote: the vocabulary and the two splits."""
 
     vocabulary: tags.Vocabulary
-    train: RecordFile
-    val: RecordFile
+    train: RecordFiles
+    val: RecordFiles
 
 
 def open_records(root: Path, image_size: int) -> TaggedRecords:
@@ -132,6 +132,12 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     about = read_json(root / "aibooru.json", mend)
     if missing := {"num_classes", "train_samples", "val_samples", "image_size", "tags_sha256"} - about.keys():
         raise UserError(f"{root / 'aibooru.json'}: no key {', '.join(sorted(missing))}; {mend}")
+    about = {"train_shards": 1, "val_shards": 1} | about
+    for key in ("image_size", "train_shards", "val_shards"):
+        if type(about[key]) is not int or about[key] < 1:
+            raise UserError(
+                f"{root / 'aibooru.json'}: {key} must be a whole number above 0, not {about[key]!r}; {mend}"
+            )
     csv_path = root / "selected_tags.csv"
     vocabulary = tags.read_vocabulary(csv_path)
     if vocabulary.sha256 != about["tags_sha256"]:
@@ -143,8 +149,8 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
             f"{root / 'aibooru.json'}: its images are {about['image_size']} pixels wide, --image_size is {image_size}; "
             f"pass --image_size {about['image_size']} or run create_tfrecord.py --img-size {image_size}"
         )
-    train = RecordFile(root / "record_shards_train" / "aibooru_train.tfrecord")
-    val = RecordFile(root / "record_shards_val" / "aibooru_val.tfrecord")
+    train = RecordFiles(shard_paths(root, "train", about["train_shards"]))
+    val = RecordFiles(shard_paths(root, "val", about["val_shards"]))
     for split, name in ((train, "train_samples"), (val, "val_samples")):
         if len(split) != about[name]:
             raise UserError(f"{split.path}: {len(split)} records, aibooru.json says {about[name]}; {mend}")
@@ -158,7 +164,7 @@ class TaggedImages(Dataset[Sample | UserError]):
 
     def __init__(
         self,
-        records: RecordFile,
+        records: RecordFiles,
         image_size: int,
         channel_order: str,
         *,

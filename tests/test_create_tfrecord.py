@@ -1,25 +1,33 @@
-"""create_tfrecord.py: the split, the vocabulary that grows, what is written and what is left out.
+"""create_tfrecord.py: the split, the vocabulary that grows, what is written or left out, and runs that were killed.
 
 tensorflow runs in processes of its own; what needs none of it is called here.
 
 python -m pytest tests/test_create_tfrecord.py
 """
 
+import csv
 import hashlib
 import json
 import shutil
 import subprocess
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from PIL import Image
 
 import create_tfrecord as script
+import images
+import shards
 import tags
-from records import RecordFile
+from plan import Plan
+from records import RecordFile, RecordFiles, shard_paths
 from tests.conftest import POSTS, STORED_SIZE
 from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
 
@@ -33,42 +41,19 @@ def names_in(path: Path) -> list[str]:
     return [file[number].name for number in range(len(file))]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the plan, which knows paths and times."""
+    return {name: (folder / name).read_bytes() for name in tree(folder) if name != ".plan.sqlite"}
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    """The rows of skipped.csv."""
+    with open(folder / "skipped.csv", encoding="utf-8", newline="") as file:
+        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+
+
 def about(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "aibooru.json").read_text(encoding="utf-8"))
-
-
-# --- the split ------------------------------------------------------------------------------------------------------
-
-
-def pairs_of(contents: list[bytes]) -> list[script.Pair]:
-    return [
-        script.Pair(Path(f"{number}.jpg"), hashlib.sha256(data).digest(), ["solo"])
-        for number, data in enumerate(contents)
-    ]
-
-
-@given(st.lists(st.binary(max_size=4), unique=True, max_size=30), st.floats(0, 1))
-def test_the_split_takes_the_smallest_digests(contents: list[bytes], ratio: float) -> None:
-    train, val = script.split(pairs_of(contents), ratio)
-    ordered = sorted(hashlib.sha256(data).hexdigest() for data in contents)
-    border = round(len(contents) * ratio)
-    assert [pair.digest.hex() for pair in train] == ordered[:border]
-    assert [pair.digest.hex() for pair in val] == ordered[border:]
-
-
-@given(st.lists(st.binary(max_size=4), max_size=30), st.floats(0, 1), st.randoms(use_true_random=False))
-def test_neither_order_nor_names_change_the_split(contents: list[bytes], ratio: float, random: Any) -> None:
-    shuffled = random.sample(contents, len(contents))
-    splits = (script.split(pairs_of(order), ratio) for order in (contents, shuffled))
-    for ours, others in zip(*splits, strict=True):
-        assert [pair.digest for pair in ours] == [pair.digest for pair in others]
-
-
-@given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=30), st.floats(0, 1))
-def test_equal_pictures_are_never_on_both_sides(contents: list[bytes], ratio: float) -> None:
-    train, val = script.split(pairs_of(contents), ratio)
-    assert not {pair.digest for pair in train} & {pair.digest for pair in val}
-    assert len(train) >= round(len(contents) * ratio) and len(train) + len(val) == len(contents)
 
 
 # --- what the shared fixture made of the sample dataset -------------------------------------------------------------
@@ -87,6 +72,8 @@ def test_the_json_says_what_is_there(records: Path) -> None:
         "num_classes": len(vocabulary),
         "train_samples": 18,
         "val_samples": 6,
+        "train_shards": 1,
+        "val_shards": 1,
         "image_size": STORED_SIZE,
         "tags_sha256": vocabulary.sha256,
     }
@@ -116,9 +103,7 @@ def test_the_same_dataset_gives_the_same_bytes_with_flags_in_either_spelling(
     flags = [f"--dataset_folder={dataset}", "--output_path", "out", "--tags_csv", csv_path, "--img_size", STORED_SIZE]
     done = run_script("create_tfrecord.py", *flags, "--split_ratio=0.75", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out") == tree(records)
-    for name in tree(records):
-        assert (tmp_path / "out" / name).read_bytes() == (records / name).read_bytes()
+    assert contents(tmp_path / "out") == contents(records)
 
 
 # --- a dataset with everything that can be wrong with a pair --------------------------------------------------------
@@ -154,12 +139,23 @@ GOOD = {*(f"good{number}.png" for number in range(8)), "kindjpg.jpg", "kindjpeg.
 
 
 def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None:
-    _, done = messy
+    root, done = messy
     assert done.returncode == 1, done.stderr
     assert len(left_out(done.stderr)) == 5
-    for name in ("corrupt.jpg", "no_txt.txt", "empty_txt.txt", "twice.png", "latin.txt"):
-        assert sum(name in line for line in left_out(done.stderr)) == 1
     assert "5 left out" in done.stdout
+    expected = {
+        "corrupt.jpg": "",
+        "no_txt.png": "no_txt.txt: no such file",
+        "empty_txt.png": "empty_txt.txt: no tags in it",
+        "twice.png": "twice.jpg has the same txt",
+        "latin.png": "latin.txt: not UTF-8",
+    }
+    found = reasons(root / "output-datasets")
+    assert set(found) == set(expected)
+    for name, reason in expected.items():
+        assert found[name].startswith(reason)
+        assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
+    assert "equal another one" in done.stderr and "no_image.txt" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
@@ -263,35 +259,207 @@ def test_wrong_values_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert flags[0] in error_line(capsys.readouterr().err)
 
 
-def test_new_tags_with_blanks_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_tags_with_blanks_are_warned_of_and_lines_separate_tags(tmp_path: Path) -> None:
     csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
-    image = write_pair(tmp_path, "a.png", ["general", "long hair"])
-    pairs, _ = script.read_pairs([image])
-    assert script.extend_vocabulary(csv_path, pairs, {}).names[4:] == ("long hair",)
-    assert "'long hair'" in capsys.readouterr().err
+    write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "long hair"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0
+    assert tags.read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
+    assert "'long hair'" in done.stderr
 
 
-def test_a_failure_in_the_middle_leaves_the_old_records_and_no_finished_folder(
-    dataset: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+# --- tags that get no row -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_pairs(tmp_path: Path) -> Path:
+    for number, names in enumerate((["often", "rare"], ["often"], ["seldom"])):
+        write_pair(tmp_path / "dataset", f"{number}.png", ["general", *names] if number < 2 else names, grey=number)
+    write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    return tmp_path
+
+
+def test_rare_tags_are_not_appended_but_named(three_pairs: Path) -> None:
+    done = run_script("create_tfrecord.py", "--min-count", 2, "--img-size", 14, cwd=three_pairs)
+    assert tags.read_vocabulary(three_pairs / "selected_tags.csv").names[4:] == ("often",)
+    assert "2 tags are not in selected_tags.csv (2 uses): rare, seldom" in done.stderr
+    unknown = tags.read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
+    assert (unknown.names, unknown.counts) == (("rare", "seldom"), (1, 1))
+    # 2.png has a rare tag alone: without a label it would teach that there is nothing in it.
+    assert done.returncode == 1 and about(three_pairs / "output-datasets")["train_samples"] == 1
+    assert reasons(three_pairs / "output-datasets") == {"2.png": "no known tag among: seldom"}
+
+
+def test_no_new_tags_leaves_the_csv_alone(three_pairs: Path) -> None:
+    before = (three_pairs / "selected_tags.csv").read_bytes()
+    done = run_script("create_tfrecord.py", "--no-new-tags", "--strict", "--img-size", 14, cwd=three_pairs)
+    assert (three_pairs / "selected_tags.csv").read_bytes() == before
+    assert "3 tags are not in selected_tags.csv (4 uses): often, rare, seldom" in done.stderr
+    assert done.returncode == 2  # --strict, for 2.png is left out
+
+
+# --- shards and resuming --------------------------------------------------------------------------------------------
+
+BIG = 96  # pictures that take a worker some milliseconds each
+SHARDS = 6
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """./dataset and ./selected_tags.csv of a new folder; one picture is truncated."""
+    root = tmp_path_factory.mktemp("big")
+    (root / "dataset").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(BIG):
+        pixels = np.repeat(np.repeat(noise.integers(0, 256, (40, 30, 3), np.uint8), 10, axis=0), 10, axis=1)
+        image = root / "dataset" / f"{number:03}.jpg"
+        Image.fromarray(pixels).save(image, quality=95)
+        image.with_suffix(".txt").write_text(f"general,tag{number % 7}", encoding="utf-8")
+    truncated = root / "dataset" / "005.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-2000])
+    write_csv(root / "selected_tags.csv", RATINGS)
+    return root
+
+
+def command(root: Path, output: Path, *flags: object) -> list[str]:
+    """The script on the big dataset, as a command line."""
+    script_path = Path(script.__file__)
+    pairs = {"--dataset-folder": root / "dataset", "--output-path": output, "--tags-csv": output.with_suffix(".csv")}
+    shutil.copy(root / "selected_tags.csv", output.with_suffix(".csv"))
+    given = ["--img-size", 112, "--num-shards", SHARDS, *flags]
+    return [sys.executable, *map(str, (script_path, *(part for pair in pairs.items() for part in pair), *given))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(big: Path) -> Path:
+    done = subprocess.run(command(big, big / "undisturbed", "--workers", 1), capture_output=True, text=True)
+    assert done.returncode == 1 and "005.jpg" in done.stderr
+    return big / "undisturbed"
+
+
+def test_the_number_of_workers_does_not_show(big: Path, undisturbed: Path) -> None:
+    assert subprocess.run(command(big, big / "three", "--workers", 3), capture_output=True).returncode == 1
+    assert contents(big / "three") == contents(undisturbed)
+
+
+def test_a_killed_run_goes_on_from_the_finished_shards_and_ends_with_the_same_bytes(
+    big: Path, undisturbed: Path
 ) -> None:
-    def full_disk(*_: object) -> bytes:
-        raise OSError(28, "No space left on device")
+    output, seen = big / "killed", []
+    for finished in (0, 2, 5):
+        # stderr to a file: a pipe that nobody reads would stop the script.
+        with open(big / "stderr", "wb") as stderr:
+            process = subprocess.Popen(command(big, output), stdout=stderr, stderr=stderr)
+        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.tfrecord.part")):
+            assert process.poll() is None, (big / "stderr").read_text()
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        seen.append(len(list(output.glob("*/*.stats.json"))))
+        assert not (output / "aibooru.json").exists()
+    assert seen == sorted(seen) and seen[-1] > 0
+    done = subprocess.run(command(big, output), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{seen[-1]} of 9 shards are finished" in done.stderr
+    assert contents(output) == contents(undisturbed)
 
-    writer = SimpleNamespace(TFRecordWriter=lambda path: open(path, "wb"))  # noqa: SIM115, the script closes it
-    train = SimpleNamespace(Feature=dict, Int64List=dict, BytesList=dict)
-    monkeypatch.setattr(script, "import_tensorflow", lambda: SimpleNamespace(io=writer, train=train))
-    monkeypatch.setattr(script.images, "encode_jpeg", full_disk)
-    shutil.copytree(records, tmp_path / "out")
-    write_csv(tmp_path / "tags.csv", RATINGS)
-    assert run(tmp_path, "--dataset-folder", dataset) == 2
-    assert "No space left" in error_line(capsys.readouterr().err)
-    assert tree(tmp_path / "out") == [name for name in tree(records) if name != "aibooru.json"]
-    assert (tmp_path / "out" / TRAIN).read_bytes() == (records / TRAIN).read_bytes()
+
+def test_shards_hold_what_one_file_would(big: Path, undisturbed: Path) -> None:
+    done = subprocess.run([*command(big, big / "single"), "--num-shards=1"], capture_output=True)
+    assert done.returncode == 1
+    for split, count in (("train", SHARDS), ("val", 3)):
+        folder = f"record_shards_{split}"
+        names = [f"aibooru_{split}-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
+        assert sorted(path.name for path in (undisturbed / folder).glob("*.tfrecord")) == names
+        whole = b"".join((undisturbed / folder / name).read_bytes() for name in names)
+        assert whole == (big / "single" / folder / f"aibooru_{split}.tfrecord").read_bytes()
+    files = RecordFiles(shard_paths(undisturbed, "train", SHARDS))
+    single = RecordFile(big / "single" / TRAIN)
+    assert len(files) == len(single) == about(undisturbed)["train_samples"]
+    assert [files[number] for number in range(len(files))] == [single[number] for number in range(len(single))]
+    with pytest.raises(IndexError):
+        files[len(files)]
 
 
-def test_tags_on_lines_of_their_own_do_not_spoil_the_csv(tmp_path: Path) -> None:
-    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
-    image = write_pair(tmp_path, "a.png", ["general\n1girl\nsolo"])
-    pairs, _ = script.read_pairs([image])
-    script.extend_vocabulary(csv_path, pairs, {})
-    tags.read_vocabulary(csv_path)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--quality", 90], "--quality was 95 and is 90"),
+        (["--seed", 1], "--seed was 0 and is 1"),
+        (["--resize-mode", "stretch"], "--resize-mode was pad and is stretch"),
+        (["--num-shards", 5], "--num-shards was 6 and is 5"),
+        ("a txt", "the tags in the txt files or the rows of the CSV changed"),
+        ("a picture", "the dataset's pictures changed"),
+    ],
+)
+def test_what_changed_is_said_and_nothing_is_touched(
+    big: Path, undisturbed: Path, tmp_path: Path, change: Any, words: str
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.copytree(big / "dataset", tmp_path / "dataset")
+    shutil.copy(big / "selected_tags.csv", tmp_path / "selected_tags.csv")
+    if change == "a txt":
+        (tmp_path / "dataset" / "001.txt").write_text("general,tag3,tag4", encoding="utf-8")
+    elif change == "a picture":
+        Image.new("RGB", (9, 9)).save(tmp_path / "dataset" / "001.jpg")
+    before = contents(tmp_path / "out")
+    done = subprocess.run(
+        command(tmp_path, tmp_path / "out", *([] if isinstance(change, str) else change)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert words in error_line(done.stderr) and "--overwrite" in error_line(done.stderr)
+    assert contents(tmp_path / "out") == before
+
+
+def test_overwrite_writes_what_changed_and_keeps_the_rest(big: Path, undisturbed: Path) -> None:
+    output = big / "overwritten"
+    shutil.copytree(undisturbed, output)
+    flags = ["--overwrite", "--num-shards", 3, "--resize-mode", "stretch"]
+    assert subprocess.run(command(big, output, *flags), capture_output=True).returncode == 1
+    assert [path.name for path in sorted(output.glob("record_shards_train/*.tfrecord"))] == [
+        path.name for path in shard_paths(output, "train", 3)
+    ]
+    files = RecordFiles(shard_paths(output, "train", 3))
+    names = {files[number].name: files[number].image for number in range(len(files))}
+    expected = images.prepare(big / "dataset" / min(names), 112, stretch=True, reduced_decoding=True)
+    assert names[min(names)] == images.encode_jpeg(expected)
+
+
+def test_two_runs_in_one_folder_do_not_mix(big: Path, undisturbed: Path) -> None:
+    with closing(Plan(undisturbed / ".plan.sqlite", big / "dataset")):
+        done = subprocess.run(command(big, undisturbed), capture_output=True, text=True)
+    assert done.returncode == 2 and "another run is at work here" in error_line(done.stderr)
+
+
+def test_processes_end_with_a_script_that_is_killed(big: Path) -> None:
+    process = subprocess.Popen(command(big, big / "orphans"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children: list[psutil.Process] = []
+    while not list((big / "orphans").glob("*/.*.part")):
+        assert process.poll() is None
+        children = psutil.Process(process.pid).children(recursive=True) or children
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert children and not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_finishes(
+    big: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class OpError(Exception):
+        message = "No space left on device"
+
+    def writer(path: bytes) -> Any:
+        raise OpError
+
+    # tensorflow, as far as the script needs it, on a disk that takes no byte.
+    tensorflow = SimpleNamespace(errors=SimpleNamespace(OpError=OpError), io=SimpleNamespace(TFRecordWriter=writer))
+    monkeypatch.setattr(shards, "import_tensorflow", lambda: tensorflow)
+    output = big / "full"
+    assert script.main(command(big, output)[2:]) == 2
+    assert "aibooru_train-00000-of-00006.tfrecord: No space left" in error_line(capsys.readouterr().err)
+    assert [name for name in tree(output) if name != ".plan.sqlite"] == []
+    assert subprocess.run(command(big, output), capture_output=True).returncode == 1
+    assert contents(output) == contents(undisturbed)

@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -227,6 +228,7 @@ def test_stored_jpegs_are_close_to_what_they_store() -> None:
 # --- decoding at reduced scale --------------------------------------------------------------------------------------
 
 PHOTO = encoded(photo(900, 1300), "JPEG", quality=95)
+DRAFT = JpegImagePlugin.JpegImageFile.draft
 
 
 @given(st.integers(1, 1500))
@@ -240,18 +242,15 @@ def test_reduced_decoding_saves_pixels_where_it_can() -> None:
     assert [max(images.open_image(PHOTO, at_least).size) for at_least in (160, 320, 640, 700)] == [163, 325, 650, 1300]
 
 
-def test_reduced_decoding_never_goes_below_twice_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int | None] = []
-    original = images.open_image
-
-    def spy(source: bytes, at_least: int | None = None) -> Image.Image:
-        asked.append(at_least)
-        return original(source, at_least)
-
-    monkeypatch.setattr(images, "open_image", spy)
-    images.prepare(PHOTO, 224, reduced_decoding=True)
-    images.prepare(PHOTO, 224)
-    assert asked == [448, None]
+@pytest.mark.parametrize("stretch", [False, True])
+@given(st.integers(1, 700))
+def test_reduced_decoding_keeps_half_as_much_again_as_the_target(stretch: bool, target: int) -> None:
+    with mock.patch.object(JpegImagePlugin.JpegImageFile, "draft", autospec=True, side_effect=DRAFT) as draft:
+        images.prepare(PHOTO, target, reduced_decoding=True, stretch=stretch)
+        decoded = draft.call_args.args[0].size
+        images.prepare(PHOTO, target)
+    assert draft.call_count == 1
+    assert (min(decoded) if stretch else max(decoded)) >= min(1.5 * target, 900 if stretch else 1300)
 
 
 @pytest.mark.parametrize("target", [28, 56, 112, 224])
@@ -264,10 +263,25 @@ def test_reduced_decoding_is_close_to_full_decoding(target: int, orientation: in
     assert off.mean() < 1 and off.max() < 24
 
 
-def test_sides_that_eight_does_not_divide_shift_by_less_than_a_pixel() -> None:
-    full, reduced = (images.prepare(PHOTO, 56, reduced_decoding=flag) for flag in (False, True))
-    shifted = ImageChops.offset(full, 1, 0)
-    assert difference(full, reduced).mean() < difference(full, shifted).mean() / 2
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("stretch", [False, True])
+@pytest.mark.parametrize(
+    "size", [(1201, 1703), (1703, 1201), (1700, 1699), (337, 1351), (1349, 1349), (3000, 41), (60, 80)]
+)
+def test_reduced_decoding_moves_nothing(size: tuple[int, int], stretch: bool, orientation: int) -> None:
+    """Also where a quarter of a side is no whole number, and where the picture ends amid a pixel of the square."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo(*size), "JPEG", quality=95, exif=exif)
+    full, reduced = (images.prepare(data, 112, stretch=stretch, reduced_decoding=flag) for flag in (False, True))
+    off = difference(full, reduced)
+    assert off.mean() < 0.5 and off.max() < 40
+
+
+def test_stretching_fills_the_square() -> None:
+    tall = Image.new("RGB", (10, 40), BLUE)
+    assert images.prepare(encoded(tall), 28, stretch=True).getcolors() == [(28 * 28, BLUE)]
+    assert images.prepare(encoded(tall), 28).getpixel((0, 14)) == WHITE
 
 
 # --- what cannot be read --------------------------------------------------------------------------------------------

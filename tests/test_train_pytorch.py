@@ -24,7 +24,7 @@ import tags
 import train_pytorch as script
 from files import UserError
 from model_config import MODELS, read_config
-from records import RecordFile
+from records import RecordFile, RecordFiles
 from tests.conftest import INPUT_SIZE, STORED_SIZE
 from tests.helpers import error_line, flip_byte, lines_of, run_script, tree
 from train_pytorch import EpochBatches, TaggedImages, Trainer
@@ -376,7 +376,7 @@ def test_without_shuffling_the_records_come_in_their_order() -> None:
 
 
 def opened(records: Path, **options: Any) -> TaggedImages:
-    return TaggedImages(RecordFile(records / TRAIN), STORED_SIZE, "RGB", **options)
+    return TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "RGB", **options)
 
 
 def pixels_of(images: TaggedImages, epoch: int, number: int) -> np.ndarray:
@@ -398,7 +398,7 @@ def test_unaugmented_images_are_the_stored_ones(records: Path) -> None:
 
 
 def test_channel_order_is_the_configs(records: Path) -> None:
-    in_bgr = TaggedImages(RecordFile(records / TRAIN), STORED_SIZE, "BGR")
+    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "BGR")
     assert np.array_equal(pixels_of(opened(records), 1, 0)[..., ::-1], pixels_of(in_bgr, 1, 0))
 
 
@@ -503,6 +503,8 @@ def empty_the_train_split(root: Path) -> None:
         (lambda root: (root / "aibooru.json").write_text("{"), "aibooru.json: not JSON"),
         (lambda root: edit_json(root / "aibooru.json", tags_sha256=None), "aibooru.json: no key tags_sha256"),
         (lambda root: edit_json(root / "aibooru.json", image_size=14), "pass --image_size 14"),
+        (lambda root: edit_json(root / "aibooru.json", image_size="56"), "image_size must be a whole number above 0"),
+        (lambda root: edit_json(root / "aibooru.json", train_shards=0), "train_shards must be a whole number above 0"),
         (lambda root: (root / "selected_tags.csv").unlink(), "selected_tags.csv: no such file"),
         (lambda root: edit_csv(root / "selected_tags.csv", "solo", "duo"), "selected_tags.csv: its names"),
         (lambda root: edit_csv(root / "selected_tags.csv", "count", "uses"), "selected_tags.csv: no column count"),
