@@ -275,7 +275,7 @@ def test_reduced_decoding_moves_nothing(size: tuple[int, int], stretch: bool, or
     data = encoded(photo(*size), "JPEG", quality=95, exif=exif)
     full, reduced = (images.prepare(data, 112, stretch=stretch, reduced_decoding=flag) for flag in (False, True))
     off = difference(full, reduced)
-    assert off.mean() < 0.5 and off.max() < 40
+    assert off.mean() < 0.6 and off.max() < 40
 
 
 def test_stretching_fills_the_square() -> None:
