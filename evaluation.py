@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import tags
-from distributed import World
 from files import write_json, write_text
 from metrics import LabelHistograms, TopOne, threshold_of
+from processes import World
 
 # Of a category without positives in the fitting half: what wdv3_pytorch.py assumes without a threshold.json.
 DEFAULT_THRESHOLDS = {"general": 0.35, "character": 0.75, "artist": 0.75}

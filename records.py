@@ -1,23 +1,26 @@
 """TFRecord files without tensorflow: random access through an index, checksums, and tf.train.Example.
 
-create_tfrecord.py writes the files with tensorflow; the trainer reads them with this (tensorflow and torch in one
-process fight over the GPU's memory). The index is NVIDIA DALI's: beside `x.tfrecord`, `x.idx` with a line
-`offset size` per record.
+tensorflow takes four seconds and 500 MB to import, and with torch in one process it fights over the GPU's memory. The
+files are the same; the tests read them with both. The index is NVIDIA DALI's: beside `x.tfrecord`, `x.idx` with a
+line `offset size` per record.
 
     python -c "import records; print(records.RecordFile('aibooru_train.tfrecord')[0].labels)"
 """
 
+import bisect
+import itertools
 import mmap
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
-from files import UserError, write_text
+from files import UserError
 
 # A record is: length (uint64), CRC of the length, data, CRC of the data; all little-endian.
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
@@ -93,13 +96,23 @@ def index_of(path: Path) -> Path:
     return path.with_suffix(".idx")
 
 
-def write_index(path: Path, sizes: Iterable[int]) -> None:
-    """Write the index of the TFRecord file `path`, given the sizes of its records in bytes, framing included."""
-    offset, lines = 0, []
-    for size in sizes:
-        lines.append(f"{offset} {size}\n")
-        offset += size
-    write_text(index_of(path), "".join(lines))
+def shard_paths(root: Path, split: str, count: int) -> list[Path]:
+    """Where the TFRecord files of a split ("train" or "val") lie in a folder that create_tfrecord.py wrote."""
+    folder, name = root / f"record_shards_{split}", f"aibooru_{split}"
+    if count == 1:
+        return [folder / f"{name}.tfrecord"]
+    return [folder / f"{name}-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
+
+
+def serialize(record: Record) -> bytes:
+    """A record as a serialized tf.train.Example; the same record gives the same bytes."""
+    example = Example()
+    feature = example.features.feature
+    feature["image_id"].int64_list.value.append(record.image_id)
+    feature["image_bytes"].bytes_list.value.append(record.image)
+    feature["label_indexes"].int64_list.value.extend(record.labels)
+    feature["image_name"].bytes_list.value.append(record.name.encode("utf-8", "surrogateescape"))
+    return example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
 
 
 def scan(path: Path) -> list[int]:
@@ -142,7 +155,7 @@ class RecordFile:
             offsets, sizes = np.array(index_of(self.path).read_text().split(), dtype=np.int64).reshape(-1, 2).T
             if np.array_equal(offsets, np.cumsum(sizes) - sizes) and sizes.sum() == end and (sizes > OVERHEAD).all():
                 return offsets, sizes
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             pass  # no index, or an edited one: the file itself knows
         sizes = np.array(scan(self.path), dtype=np.int64)
         return np.cumsum(sizes) - sizes, sizes
@@ -168,10 +181,37 @@ class RecordFile:
         return data
 
     def __getitem__(self, number: int) -> Record:
-        features = Example.FromString(self.read(number)).features.feature
-        return Record(
-            image_id=features["image_id"].int64_list.value[0],
-            image=features["image_bytes"].bytes_list.value[0],
-            labels=features["label_indexes"].int64_list.value,
-            name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
-        )
+        try:
+            features = Example.FromString(self.read(number)).features.feature
+            return Record(
+                image_id=features["image_id"].int64_list.value[0],
+                image=features["image_bytes"].bytes_list.value[0],
+                labels=features["label_indexes"].int64_list.value,
+                name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+            )
+        except (DecodeError, IndexError):
+            raise UserError(
+                f"{self.path}: record {number} is no labelled image; write the file with create_tfrecord.py"
+            ) from None
+
+
+class RecordFiles:
+    """The records of several TFRecord files, numbered as if they stood in one.
+
+    `path` is for messages: the file, or the folder of several.
+
+    Raises:
+        UserError: see `RecordFile`.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.path = paths[0] if len(paths) == 1 else paths[0].parent
+        self.files = [RecordFile(path) for path in paths]
+        self._ends = list(itertools.accumulate(map(len, self.files)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, number: int) -> Record:
+        file = bisect.bisect_right(self._ends, number)
+        return self.files[file][number - self._ends[file] + len(self.files[file])]

@@ -18,7 +18,7 @@ from files import UserError, read_text, write_text
 def tidy(text: str) -> str:
     """The tag list of one txt file in the form `1girl,long_hair`; applying it twice changes nothing more."""
     if "," in text:
-        parts = ["_".join(part.split()) for part in text.replace("\n", ",").split(",")]
+        parts = ["_".join(part.split()) for part in tags.parse_tags(text)]
     else:
         parts = text.split()
     return tags.format_tags(tags.parse_tags(",".join(parts)))

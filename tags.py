@@ -8,6 +8,7 @@ Row number = label index, so a vocabulary only ever grows at its end. Nothing he
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,8 +63,8 @@ class Vocabulary:
 
 
 def parse_tags(text: str) -> list[str]:
-    """Tags separated by commas, in their order: blanks around them stripped, empty ones and repetitions dropped."""
-    return list(dict.fromkeys(tag for tag in (part.strip() for part in text.split(",")) if tag))
+    """Tags in their order, separated by commas or line ends: blanks stripped, empty ones and repetitions dropped."""
+    return list(dict.fromkeys(tag for part in re.split(r"[,\r\n]", text) if (tag := part.strip())))
 
 
 def format_tags(names: Iterable[str]) -> str:

@@ -24,19 +24,19 @@ from torch import Tensor, nn
 
 import cli
 import curves
-import distributed
 import export
 import hardware
 import models
 import pretrained
+import processes
 import recipe
 import tags
 import training_state
-from distributed import World
 from evaluation import write_table
 from files import UserError, read_json, write_json
 from model_config import MODELS, make_config
-from records import RecordFile
+from processes import World
+from records import RecordFiles, shard_paths
 from trainer import Progress, Stopped, Trainer
 from training_data import EpochBatches, TaggedImages, make_loader
 
@@ -230,8 +230,8 @@ class TaggedRecords:
     """What create_tfrecord.py wrote: the vocabulary and the two splits."""
 
     vocabulary: tags.Vocabulary
-    train: RecordFile
-    val: RecordFile
+    train: RecordFiles
+    val: RecordFiles
 
 
 def open_records(root: Path, image_size: int) -> TaggedRecords:
@@ -244,6 +244,12 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     about = read_json(root / "aibooru.json", mend)
     if missing := {"num_classes", "train_samples", "val_samples", "image_size", "tags_sha256"} - about.keys():
         raise UserError(f"{root / 'aibooru.json'}: no key {', '.join(sorted(missing))}; {mend}")
+    about = {"train_shards": 1, "val_shards": 1} | about
+    for key in ("image_size", "train_shards", "val_shards"):
+        if type(about[key]) is not int or about[key] < 1:
+            raise UserError(
+                f"{root / 'aibooru.json'}: {key} must be a whole number above 0, not {about[key]!r}; {mend}"
+            )
     csv_path = root / "selected_tags.csv"
     vocabulary = tags.read_vocabulary(csv_path)
     if vocabulary.sha256 != about["tags_sha256"]:
@@ -255,8 +261,8 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
             f"{root / 'aibooru.json'}: its images are {about['image_size']} pixels wide, --image_size is {image_size}; "
             f"pass --image_size {about['image_size']} or run create_tfrecord.py --img-size {image_size}"
         )
-    train = RecordFile(root / "record_shards_train" / "aibooru_train.tfrecord")
-    val = RecordFile(root / "record_shards_val" / "aibooru_val.tfrecord")
+    train = RecordFiles(shard_paths(root, "train", about["train_shards"]))
+    val = RecordFiles(shard_paths(root, "val", about["val_shards"]))
     for split, name in ((train, "train_samples"), (val, "val_samples")):
         if len(split) != about[name]:
             raise UserError(f"{split.path}: {len(split)} records, aibooru.json says {about[name]}; {mend}")
@@ -321,11 +327,11 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
 def describe(trainer: Trainer, dataset: TaggedRecords) -> str:
     """One line: model, parameters, classes, images, steps."""
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    processes = f" in {trainer.world.size} processes" if trainer.world.size > 1 else ""
+    together = f" in {trainer.world.size} processes" if trainer.world.size > 1 else ""
     return (
         f"{pretrained.model_name(trainer.config)}: {parameters / 1e6:.1f} M parameters, "
         f"{len(trainer.vocabulary)} tags, {len(dataset.train)} + {len(dataset.val)} images, "
-        f"{trainer.batches.steps} steps an epoch, on {trainer.device}{processes}"
+        f"{trainer.batches.steps} steps an epoch, on {trainer.device}{together}"
     )
 
 
@@ -393,7 +399,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    world = distributed.join(arguments.device)
+    world = processes.join(arguments.device)
     try:
         return run(arguments, world)
     finally:

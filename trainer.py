@@ -22,9 +22,9 @@ import models
 import recipe
 import tags
 import training_state
-from distributed import World
 from evaluation import Evaluation
 from files import UserError
+from processes import World
 from training_data import Batch, EpochBatches, to_device
 
 CLIP_NORM = 1.0

@@ -3,7 +3,7 @@
     python benchmarks/recipes.py --dataset-root records --output-dir recipes      # about 6 CPU minutes each, one core
 
 `records` is what create_tfrecord.py --img-size 112 --split-ratio 0.8 makes of 3,000 images with artists and characters.
-Every recipe is train_pytorch.py with other flags, in a process with one thread. The naive one has its three mistakes put
+Every recipe is train_pytorch.py with other flags, in a process with one thread. The naive one has its mistakes put
 back in: a constant learning rate, the loss averaged over the classes, and a head bias of zero. Run it again after an
 interruption: each recipe resumes.
 """

@@ -389,8 +389,10 @@ def test_uploads_during_the_run_shift_nothing_and_update_fetches_them(booru: Sam
     arrived = {post.get("md5") for post in late}
     everything = {post["md5"] for post in savable(booru)}
     assert pairs(tmp_path) == everything - arrived
+    booru.log.clear()
     assert crawl(booru, tmp_path, "--update") == 0
     assert pairs(tmp_path) == everything
+    assert len(requests(booru, is_listing)) == 3  # two pages of four, and the empty one
     count = len(requests(booru, is_file))
     assert crawl(booru, tmp_path, "--update") == 0
     assert len(requests(booru, is_file)) == count
@@ -542,6 +544,7 @@ def test_a_cut_connection_is_resumed(booru: SampleBooru, tmp_path: Path, then: s
     assert crawl(booru, tmp_path, "--target-count", "1", "--jobs", "1") == 0
     assert pairs(tmp_path) == {savable(booru)[0]["md5"]}
     assert len(asked) == 1 and asked[0].startswith("bytes=") and asked[0] != "bytes=0-"
+    assert len(requests(booru, is_file)) == (2 if then in ("206", "200") else 3)
 
 
 def wrong_bytes(booru: SampleBooru) -> Intercept:
@@ -794,6 +797,7 @@ def test_a_full_disk_stops_and_the_next_run_goes_on(
         assert crawl(booru, tmp_path / "a", "--target-count", "8") == 2
     assert "No space left" in one_error_line(capsys)
     assert 0 < len(pairs(tmp_path / "a")) <= 3
+    assert {path.stem for path in (tmp_path / "a").glob("*.txt")} == pairs(tmp_path / "a")  # a txt completes a pair
     assert crawl(booru, tmp_path / "a", "--target-count", "8") == 0
     assert crawl(booru, tmp_path / "b", "--target-count", "8") == 0
     assert content(tmp_path / "a") == content(tmp_path / "b")

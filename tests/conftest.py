@@ -1,0 +1,71 @@
+"""The sample dataset, its TFRecords and a checkpoint trained on them, each made once and never changed by a test.
+
+tensorflow and torch must not share a process: tensorflow runs in processes of its own, here and in the tests.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+import train_pytorch
+from tests.helpers import run_script, write_csv
+from tests.sample_booru.__main__ import CATEGORIES, tags_of
+from tests.sample_booru.drawing import draw_post
+
+# derandomize: the same examples in every run, so that a failure is one commit's and not one day's.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
+hypothesis.settings.load_profile("tests")
+
+# pytest -n 2: the workers share the cores, and threads that outnumber them wait for each other.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
+
+POSTS = 24
+STORED_SIZE = 56  # pixels of the records' images
+INPUT_SIZE = 28  # pixels of the models' input: two by two patches
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tensorflow_stays_out() -> Iterator[None]:
+    yield
+    assert "tensorflow" not in sys.modules, "a test imported tensorflow beside torch"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image + txt pairs with ratings, general tags, characters and artists, and the tag_categories.csv for them."""
+    folder = tmp_path_factory.mktemp("dataset")
+    categories: dict[str, int] = {}
+    for number in range(POSTS):
+        post = draw_post(number, kind="jpg")
+        (folder / f"{number:02}.jpg").write_bytes(post.data)
+        (folder / f"{number:02}.txt").write_text(",".join(tags_of(post, CATEGORIES)), encoding="utf-8")
+        categories |= dict.fromkeys(post.character, 4) | dict.fromkeys(post.artist, 1)
+    write_csv(folder / "tag_categories.csv", [f"{name},{category}" for name, category in sorted(categories.items())])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What create_tfrecord.py makes of the dataset: 18 + 6 images of 56 x 56 pixels."""
+    folder = tmp_path_factory.mktemp("records")
+    csv_path = write_csv(folder / "tags.csv", ["general,9", "sensitive,9", "questionable,9", "explicit,9"])
+    flags = ["--dataset-folder", dataset, "--output-path", folder / "out", "--tags-csv", csv_path]
+    done = run_script("create_tfrecord.py", *flags, "--img-size", STORED_SIZE, "--split-ratio", 0.75, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of eva02_tiny after one epoch on the records at 28 x 28 pixels."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoints"
+    flags = ["--model", "eva02_tiny", "--image_size", INPUT_SIZE, "--epochs", 1, "--batch_size", 8, "--device", "cpu"]
+    done = train_pytorch.main(["--dataset_root", str(records), "--output_dir", str(folder), *map(str, flags)])
+    assert done == 0
+    return folder

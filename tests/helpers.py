@@ -1,0 +1,82 @@
+"""What several test files need: running scripts, reading their errors, making and breaking files.
+
+from tests.helpers import error_line, run_script
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Names that a CSV reader which guesses types, quotes or comments would spoil.
+ODD_NAMES = ["null", "nan", "NA", "None", 'don\'t_say_"lazy"', "\\m/", ":o", "=_=", "^_^", "#", "1", "0.5", "初音ミク"]
+
+
+def run_script(name: str, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts in a process of its own, as a user would; `environment` is added to this one's."""
+    return subprocess.run(
+        [sys.executable, ROOT / name, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def lines_of(stderr: str) -> list[str]:
+    """The lines of what was written to stderr; a progress bar's states count as lines."""
+    return [line.strip() for line in re.split(r"[\r\n]", stderr) if line.strip()]
+
+
+def error_line(stderr: str) -> str:
+    """The one error on stderr, which must be its last line."""
+    assert "Traceback" not in stderr
+    lines = lines_of(stderr)
+    assert [number for number, line in enumerate(lines) if "error:" in line] == [len(lines) - 1], stderr
+    return lines[-1]
+
+
+def left_out(stderr: str) -> list[str]:
+    """What a script says that it left out, a line for each."""
+    assert "Traceback" not in stderr
+    return [line for line in lines_of(stderr) if "left out:" in line]
+
+
+def write_txts(folder: Path, **contents: str) -> Path:
+    """Make a folder of txt files, named by their stems."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, text in contents.items():
+        (folder / f"{stem}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def write_pair(folder: Path, name: str, tags: Iterable[str], grey: int = 0) -> Path:
+    """Make a small image of one shade and the txt beside it; images of equal suffix and shade have equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / name
+    Image.new("RGB", (20, 30), (grey, grey, 90)).save(image)
+    image.with_suffix(".txt").write_text(",".join(tags), encoding="utf-8")
+    return image
+
+
+def flip_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0xFF
+    path.write_bytes(data)
+
+
+def tree(folder: Path) -> list[str]:
+    """The files below a folder, by their paths in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def write_csv(path: Path, rows: Sequence[str]) -> Path:
+    path.write_text("\n".join(["name,category", *rows, ""]), encoding="utf-8")
+    return path

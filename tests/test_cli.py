@@ -1,0 +1,128 @@
+"""What all command lines share: either spelling of a flag, errors in one line, exit codes.
+
+python -m pytest tests/test_cli.py
+"""
+
+import argparse
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import cli
+from files import UserError
+from tests.helpers import error_line, run_script, write_txts
+
+
+def parse(separator: str, *arguments: str) -> argparse.Namespace:
+    parser = cli.ArgumentParser(doc="What it does.", separator=separator)
+    parser.add_argument(f"--dataset{separator}folder", type=Path)
+    parser.add_argument(f"--dry{separator}run", action="store_true")
+    return parser.parse_args(list(arguments))
+
+
+@pytest.mark.parametrize("separator", ["-", "_"])
+@pytest.mark.parametrize("spelling", ["--dataset-folder", "--dataset_folder"])
+def test_either_spelling_of_a_flag(separator: str, spelling: str) -> None:
+    for arguments in ([spelling, "my_data-set"], [f"{spelling}=my_data-set"]):
+        assert parse(separator, *arguments).dataset_folder == Path("my_data-set")
+
+
+def test_the_arguments_of_the_process_are_respelled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["script.py", "--dry_run"])
+    parser = cli.ArgumentParser(doc="What it does.")
+    parser.add_argument("--dry-run", action="store_true")
+    assert parser.parse_args().dry_run
+
+
+@pytest.mark.parametrize("arguments", [["--unknown"], ["--dry"], ["--dataset-folder"], ["stray"]])
+def test_wrong_arguments_are_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("-", *arguments)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1 and "--help" in error_line(captured.err)
+    assert captured.out == ""
+
+
+def test_help_shows_the_whole_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("-", "--help")
+    assert caught.value.code == 0
+    assert "What it does." in capsys.readouterr().out
+
+
+def command_that(action: Callable[[], int]) -> Callable[..., int]:
+    @cli.command
+    def main(argv: Sequence[str] | None = None) -> int:
+        return action()
+
+    return main
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def action() -> int:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize("code", [cli.DONE, cli.INCOMPLETE, cli.UNUSABLE])
+def test_the_exit_code_is_what_main_returns(code: int) -> None:
+    assert command_that(lambda: code)([]) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UserError("a.csv: row 3 is wrong; mend it"), "error: a.csv: row 3 is wrong; mend it"),
+        (UserError("a.csv: two\nlines"), "a.csv: two lines"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "gone.csv"), "gone.csv: No such file"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk.bin"), "disk.bin: No space left"),
+        (OSError("no number"), "no number"),
+    ],
+)
+def test_what_users_can_cause_is_one_line_and_exit_code_2(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_that(raising(error))([]) == cli.UNUSABLE
+    captured = capsys.readouterr()
+    assert words in error_line(captured.err)
+    assert captured.err.startswith("test_cli.py: ") and captured.out == ""
+
+
+def test_interrupting_is_no_error_of_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_that(raising(KeyboardInterrupt()))([]) == 130
+    assert capsys.readouterr().err == "test_cli.py: interrupted\n"
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        command_that(raising(ZeroDivisionError()))([])
+
+
+def test_a_tag_that_the_console_cannot_show_does_not_stop_a_run(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a="初音ミク whiskey")
+    done = run_script("replace_blanks.py", "--dry-run", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "\\u521d" in done.stdout and ",whiskey" in done.stdout
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "初音ミク whiskey"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (cli.fraction, ["0", "1", "0.35", "1e-3"], ["-0.1", "1.01", "nan", "inf", "half", ""]),
+        (cli.positive_fraction, ["1", "0.35"], ["0", "-1", "1.5", "nan"]),
+        (cli.positive_int, ["1", "224"], ["0", "-1", "1.5", "many"]),
+        (cli.non_negative_int, ["0", "7"], ["-1", "0.5"]),
+        (cli.positive_float, ["1e-4", "3"], ["0", "-1", "nan", "inf"]),
+        (cli.non_negative_float, ["0", "0.05"], ["-0.1", "nan", "inf"]),
+    ],
+)
+def test_numbers_and_their_bounds(kind: Callable[[str], float], good: list[str], bad: list[str]) -> None:
+    assert [kind(text) for text in good] == [float(text) for text in good]
+    for text in bad:
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+            kind(text)

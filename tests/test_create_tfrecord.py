@@ -1,0 +1,465 @@
+"""create_tfrecord.py: the split, the vocabulary that grows, what is written or left out, and runs that were killed.
+
+tensorflow runs in processes of its own; what needs none of it is called here.
+
+python -m pytest tests/test_create_tfrecord.py
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+import create_tfrecord as script
+import images
+import shards
+import tags
+from plan import Plan
+from records import RecordFile, RecordFiles, shard_paths
+from tests.conftest import POSTS, STORED_SIZE
+from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
+
+RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
+TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
+VAL = Path("record_shards_val", "aibooru_val.tfrecord")
+
+
+def names_in(path: Path) -> list[str]:
+    file = RecordFile(path)
+    return [file[number].name for number in range(len(file))]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the plan, which knows paths and times."""
+    return {name: (folder / name).read_bytes() for name in tree(folder) if name != ".plan.sqlite"}
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    """The rows of skipped.csv."""
+    with open(folder / "skipped.csv", encoding="utf-8", newline="") as file:
+        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def about(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "aibooru.json").read_text(encoding="utf-8"))
+
+
+# --- what the shared fixture made of the sample dataset -------------------------------------------------------------
+
+
+def test_round_n_times_ratio_by_the_digest_of_the_image_files(dataset: Path, records: Path) -> None:
+    ordered = sorted(dataset.glob("*.jpg"), key=lambda path: hashlib.sha256(path.read_bytes()).digest())
+    train, val = names_in(records / TRAIN), names_in(records / VAL)
+    assert len(train) == round(POSTS * 0.75)
+    assert [*train, *val] == [path.name for path in ordered]
+
+
+def test_the_json_says_what_is_there(records: Path) -> None:
+    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
+    assert about(records) == {
+        "num_classes": len(vocabulary),
+        "train_samples": 18,
+        "val_samples": 6,
+        "train_shards": 1,
+        "val_shards": 1,
+        "image_size": STORED_SIZE,
+        "tags_sha256": vocabulary.sha256,
+    }
+
+
+def test_the_frozen_vocabulary_counts_uses_in_the_train_split(dataset: Path, records: Path) -> None:
+    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
+    used = [name for image in names_in(records / TRAIN) for name in tags.read_tags(dataset / f"{image[:2]}.txt")]
+    assert vocabulary.counts == tuple(used.count(name) for name in vocabulary.names)
+    assert 0 in vocabulary.counts  # some tag is in the validation split alone
+
+
+def test_new_tags_come_by_falling_frequency_with_the_datasets_categories(dataset: Path, records: Path) -> None:
+    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
+    used = [name for number in range(POSTS) for name in tags.read_tags(dataset / f"{number:02}.txt")]
+    new = sorted(set(used) - set(vocabulary.names[:4]), key=lambda name: (-used.count(name), name))
+    known = tags.read_categories(dataset / "tag_categories.csv")
+    assert list(vocabulary.names[4:]) == new
+    assert list(vocabulary.categories[4:]) == [known.get(name, tags.GENERAL) for name in new]
+    assert vocabulary.indices(tags.ARTIST) and vocabulary.indices(tags.CHARACTER)
+
+
+def test_the_same_dataset_gives_the_same_bytes_with_flags_in_either_spelling(
+    dataset: Path, records: Path, tmp_path: Path
+) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    flags = [f"--dataset_folder={dataset}", "--output_path", "out", "--tags_csv", csv_path, "--img_size", STORED_SIZE]
+    done = run_script("create_tfrecord.py", *flags, "--split_ratio=0.75", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == contents(records)
+
+
+# --- a dataset with everything that can be wrong with a pair --------------------------------------------------------
+
+STANDING = b"tag_id,name,category,count\r\n9,general,9,5\r\n7,solo,4,3"  # edited, Windows, no final line end
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """./dataset and ./selected_tags.csv of a new folder, and the run of create_tfrecord.py in it without flags."""
+    root = tmp_path_factory.mktemp("messy")
+    folder = root / "dataset"
+    for number in range(8):
+        write_pair(folder, f"good{number}.png", ["general", "solo", "smile"], grey=number)
+    for number, suffix in enumerate((".jpg", ".jpeg", ".webp", ".PNG")):
+        names = ["sensitive", "ke-ta", "初音ミク", "null"]
+        write_pair(folder, f"kind{suffix[1:]}{suffix}", names, grey=100 + 9 * number)
+    write_pair(folder, "copy.png", ["general"], grey=3)  # the picture of good3.png
+    write_pair(folder, "corrupt.jpg", ["general", "only_in_a_corrupt_image"]).write_bytes(b"\xff\xd8\xff no JPEG")
+    write_pair(folder, "no_txt.png", []).with_suffix(".txt").unlink()
+    write_pair(folder, "empty_txt.png", [" ", ""])
+    write_pair(folder, "twice.png", ["general"], grey=50)
+    write_pair(folder, "twice.jpg", ["general"], grey=51)
+    write_pair(folder, "latin.png", []).with_suffix(".txt").write_bytes("café".encode("latin-1"))
+    write_txts(folder, no_image="general,only_in_a_txt", **{"._a": "macOS"})
+    (folder / "notes.md").write_text("no image")
+    write_csv(folder / "tag_categories.csv", ["ke-ta,1", "初音ミク,4", "solo,0", "sensitive,0"])
+    (root / "selected_tags.csv").write_bytes(STANDING)
+    return root, run_script("create_tfrecord.py", cwd=root)
+
+
+GOOD = {*(f"good{number}.png" for number in range(8)), "kindjpg.jpg", "kindjpeg.jpeg", "kindwebp.webp", "kindPNG.PNG"}
+
+
+def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None:
+    root, done = messy
+    assert done.returncode == 1, done.stderr
+    assert len(left_out(done.stderr)) == 5
+    assert "5 left out" in done.stdout
+    expected = {
+        "corrupt.jpg": "",
+        "no_txt.png": "no_txt.txt: no such file",
+        "empty_txt.png": "empty_txt.txt: no tags in it",
+        "twice.png": "twice.jpg has the same txt",
+        "latin.png": "latin.txt: not UTF-8",
+    }
+    found = reasons(root / "output-datasets")
+    assert set(found) == set(expected)
+    for name, reason in expected.items():
+        assert found[name].startswith(reason)
+        assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
+    assert "equal another one" in done.stderr and "no_image.txt" in done.stderr
+
+
+def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
+    root, _ = messy
+    train, val = names_in(root / "output-datasets" / TRAIN), names_in(root / "output-datasets" / VAL)
+    assert sorted([*train, *val]) == sorted({*GOOD, "copy.png", "twice.jpg"})
+    assert {"good3.png", "copy.png"} <= set(train) or {"good3.png", "copy.png"} <= set(val)
+    written = about(root / "output-datasets")
+    assert (written["train_samples"], written["val_samples"], written["image_size"]) == (len(train), len(val), 224)
+
+
+def test_by_default_seven_tenths_of_the_pairs_go_to_train(messy: Any) -> None:
+    root, _ = messy
+    # The corrupt image has tags: its digest counts, its record is missing. Equal pictures at the border go to train.
+    usable = sorted(
+        (hashlib.sha256(path.read_bytes()).digest(), path.name)
+        for path in (root / "dataset").iterdir()
+        if path.name in {*GOOD, "copy.png", "twice.jpg", "corrupt.jpg"}
+    )
+    assert len(usable) == 15
+    last, _ = usable[round(0.7 * 15) - 1]
+    train = [name for digest, name in usable if digest <= last]
+    assert names_in(root / "output-datasets" / TRAIN) == [name for name in train if name != "corrupt.jpg"]
+
+
+def test_the_rows_that_stood_in_the_csv_stay_and_new_ones_follow(messy: Any) -> None:
+    root, _ = messy
+    assert (root / "selected_tags.csv").read_bytes().startswith(STANDING)
+    known = tags.read_categories(root / "selected_tags.csv")
+    new = {"smile": 0, "ke-ta": 1, "null": 0, "sensitive": 9, "初音ミク": 4, "only_in_a_corrupt_image": 0}
+    assert known == {"general": 9, "solo": 4} | new
+    assert list(known)[2] == "smile"  # eight uses
+    frozen = tags.read_vocabulary(root / "output-datasets" / "selected_tags.csv")
+    assert frozen.names == tuple(known) and frozen.categories == tuple(known.values())
+
+
+def test_nothing_half_written_remains(messy: Any) -> None:
+    root, _ = messy
+    assert not [name for name in tree(root) if name.endswith(".part")]
+
+
+# --- edges ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_of_1_leaves_an_empty_validation_split(tmp_path: Path) -> None:
+    for number in range(3):
+        write_pair(tmp_path / "dataset", f"{number}.png", ["general"], grey=number)
+    write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    done = run_script("create_tfrecord.py", "--split-ratio", 1, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "output-datasets"
+    assert (about(output)["train_samples"], about(output)["val_samples"]) == (3, 0)
+    assert len(names_in(output / TRAIN)) == 3 and names_in(output / VAL) == []
+
+
+def run(tmp_path: Path, *flags: object) -> int:
+    """The script in this process, on a folder's dataset/ and tags.csv; for what ends before tensorflow is needed."""
+    arguments = ["--dataset-folder", tmp_path / "dataset", "--output-path", tmp_path / "out"]
+    return script.main([*map(str, arguments), "--tags-csv", str(tmp_path / "tags.csv"), *map(str, flags)])
+
+
+def test_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 2
+    assert str(tmp_path / "dataset") in error_line(capsys.readouterr().err)
+    assert tree(tmp_path) == []
+
+
+def test_missing_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general"])
+    assert run(tmp_path) == 2
+    assert "tags.csv: no such file" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["tags.csv", "dataset/tag_categories.csv"])
+def test_unusable_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general", "new_tag"])
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    write_csv(tmp_path / name, ["general,9", "solo,7"])
+    before = (tmp_path / "tags.csv").read_bytes()
+    assert run(tmp_path) == 2
+    assert f"{Path(name).name}: row 3" in error_line(capsys.readouterr().err)
+    assert (tmp_path / "tags.csv").read_bytes() == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["nothing", "an image without txt"])
+def test_folder_without_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    image = write_pair(tmp_path / "dataset", "a.png", ["general"])
+    image.with_suffix(".txt").unlink()
+    if content == "nothing":
+        image.unlink()
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    assert run(tmp_path) == 2
+    assert "dataset: no image with a txt" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("flags", [["--split-ratio", "1.5"], ["--img-size", "0"], ["--split-ratio", "most"]])
+def test_wrong_values_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, *flags)
+    assert caught.value.code == 2
+    assert flags[0] in error_line(capsys.readouterr().err)
+
+
+def test_new_tags_with_blanks_are_warned_of_and_lines_separate_tags(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "long hair"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0
+    assert tags.read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
+    assert "'long hair'" in done.stderr
+
+
+# --- tags that get no row -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_pairs(tmp_path: Path) -> Path:
+    for number, names in enumerate((["often", "rare"], ["often"], ["seldom"])):
+        write_pair(tmp_path / "dataset", f"{number}.png", ["general", *names] if number < 2 else names, grey=number)
+    write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    return tmp_path
+
+
+def test_rare_tags_are_not_appended_but_named(three_pairs: Path) -> None:
+    done = run_script("create_tfrecord.py", "--min-count", 2, "--img-size", 14, cwd=three_pairs)
+    assert tags.read_vocabulary(three_pairs / "selected_tags.csv").names[4:] == ("often",)
+    assert "2 tags are not in selected_tags.csv (2 uses): rare, seldom" in done.stderr
+    unknown = tags.read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
+    assert (unknown.names, unknown.counts) == (("rare", "seldom"), (1, 1))
+    # 2.png has a rare tag alone: without a label it would teach that there is nothing in it.
+    assert done.returncode == 1 and about(three_pairs / "output-datasets")["train_samples"] == 1
+    assert reasons(three_pairs / "output-datasets") == {"2.png": "no known tag among: seldom"}
+
+
+def test_no_new_tags_leaves_the_csv_alone(three_pairs: Path) -> None:
+    before = (three_pairs / "selected_tags.csv").read_bytes()
+    done = run_script("create_tfrecord.py", "--no-new-tags", "--strict", "--img-size", 14, cwd=three_pairs)
+    assert (three_pairs / "selected_tags.csv").read_bytes() == before
+    assert "3 tags are not in selected_tags.csv (4 uses): often, rare, seldom" in done.stderr
+    assert done.returncode == 2  # --strict, for 2.png is left out
+
+
+# --- shards and resuming --------------------------------------------------------------------------------------------
+
+BIG = 96  # pictures that take a worker some milliseconds each
+SHARDS = 6
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """./dataset and ./selected_tags.csv of a new folder; one picture is truncated."""
+    root = tmp_path_factory.mktemp("big")
+    (root / "dataset").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(BIG):
+        pixels = np.repeat(np.repeat(noise.integers(0, 256, (40, 30, 3), np.uint8), 10, axis=0), 10, axis=1)
+        image = root / "dataset" / f"{number:03}.jpg"
+        Image.fromarray(pixels).save(image, quality=95)
+        image.with_suffix(".txt").write_text(f"general,tag{number % 7}", encoding="utf-8")
+    truncated = root / "dataset" / "005.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-2000])
+    write_csv(root / "selected_tags.csv", RATINGS)
+    return root
+
+
+def command(root: Path, output: Path, *flags: object) -> list[str]:
+    """The script on the big dataset, as a command line."""
+    script_path = Path(script.__file__)
+    pairs = {"--dataset-folder": root / "dataset", "--output-path": output, "--tags-csv": output.with_suffix(".csv")}
+    shutil.copy(root / "selected_tags.csv", output.with_suffix(".csv"))
+    given = ["--img-size", 112, "--num-shards", SHARDS, *flags]
+    return [sys.executable, *map(str, (script_path, *(part for pair in pairs.items() for part in pair), *given))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(big: Path) -> Path:
+    done = subprocess.run(command(big, big / "undisturbed", "--workers", 1), capture_output=True, text=True)
+    assert done.returncode == 1 and "005.jpg" in done.stderr
+    return big / "undisturbed"
+
+
+def test_the_number_of_workers_does_not_show(big: Path, undisturbed: Path) -> None:
+    assert subprocess.run(command(big, big / "three", "--workers", 3), capture_output=True).returncode == 1
+    assert contents(big / "three") == contents(undisturbed)
+
+
+def test_a_killed_run_goes_on_from_the_finished_shards_and_ends_with_the_same_bytes(
+    big: Path, undisturbed: Path
+) -> None:
+    output, seen = big / "killed", []
+    for finished in (0, 2, 5):
+        # stderr to a file: a pipe that nobody reads would stop the script.
+        with open(big / "stderr", "wb") as stderr:
+            process = subprocess.Popen(command(big, output), stdout=stderr, stderr=stderr)
+        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.tfrecord.part")):
+            assert process.poll() is None, (big / "stderr").read_text()
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        seen.append(len(list(output.glob("*/*.stats.json"))))
+        assert not (output / "aibooru.json").exists()
+    assert seen == sorted(seen) and seen[-1] > 0
+    done = subprocess.run(command(big, output), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{seen[-1]} of 9 shards are finished" in done.stderr
+    assert contents(output) == contents(undisturbed)
+
+
+def test_shards_hold_what_one_file_would(big: Path, undisturbed: Path) -> None:
+    done = subprocess.run([*command(big, big / "single"), "--num-shards=1"], capture_output=True)
+    assert done.returncode == 1
+    for split, count in (("train", SHARDS), ("val", 3)):
+        folder = f"record_shards_{split}"
+        names = [f"aibooru_{split}-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
+        assert sorted(path.name for path in (undisturbed / folder).glob("*.tfrecord")) == names
+        whole = b"".join((undisturbed / folder / name).read_bytes() for name in names)
+        assert whole == (big / "single" / folder / f"aibooru_{split}.tfrecord").read_bytes()
+    files = RecordFiles(shard_paths(undisturbed, "train", SHARDS))
+    single = RecordFile(big / "single" / TRAIN)
+    assert len(files) == len(single) == about(undisturbed)["train_samples"]
+    assert [files[number] for number in range(len(files))] == [single[number] for number in range(len(single))]
+    with pytest.raises(IndexError):
+        files[len(files)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--quality", 90], "--quality was 95 and is 90"),
+        (["--seed", 1], "--seed was 0 and is 1"),
+        (["--resize-mode", "stretch"], "--resize-mode was pad and is stretch"),
+        (["--num-shards", 5], "--num-shards was 6 and is 5"),
+        ("a txt", "the tags in the txt files or the rows of the CSV changed"),
+        ("a picture", "the dataset's pictures changed"),
+    ],
+)
+def test_what_changed_is_said_and_nothing_is_touched(
+    big: Path, undisturbed: Path, tmp_path: Path, change: Any, words: str
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.copytree(big / "dataset", tmp_path / "dataset")
+    shutil.copy(big / "selected_tags.csv", tmp_path / "selected_tags.csv")
+    if change == "a txt":
+        (tmp_path / "dataset" / "001.txt").write_text("general,tag3,tag4", encoding="utf-8")
+    elif change == "a picture":
+        Image.new("RGB", (9, 9)).save(tmp_path / "dataset" / "001.jpg")
+    before = contents(tmp_path / "out")
+    done = subprocess.run(
+        command(tmp_path, tmp_path / "out", *([] if isinstance(change, str) else change)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert words in error_line(done.stderr) and "--overwrite" in error_line(done.stderr)
+    assert contents(tmp_path / "out") == before
+
+
+def test_overwrite_writes_what_changed_and_keeps_the_rest(big: Path, undisturbed: Path) -> None:
+    output = big / "overwritten"
+    shutil.copytree(undisturbed, output)
+    flags = ["--overwrite", "--num-shards", 3, "--resize-mode", "stretch"]
+    assert subprocess.run(command(big, output, *flags), capture_output=True).returncode == 1
+    assert [path.name for path in sorted(output.glob("record_shards_train/*.tfrecord"))] == [
+        path.name for path in shard_paths(output, "train", 3)
+    ]
+    files = RecordFiles(shard_paths(output, "train", 3))
+    names = {files[number].name: files[number].image for number in range(len(files))}
+    expected = images.prepare(big / "dataset" / min(names), 112, stretch=True, reduced_decoding=True)
+    assert names[min(names)] == images.encode_jpeg(expected)
+
+
+def test_two_runs_in_one_folder_do_not_mix(big: Path, undisturbed: Path) -> None:
+    with closing(Plan(undisturbed / ".plan.sqlite", big / "dataset")):
+        done = subprocess.run(command(big, undisturbed), capture_output=True, text=True)
+    assert done.returncode == 2 and "another run is at work here" in error_line(done.stderr)
+
+
+def test_processes_end_with_a_script_that_is_killed(big: Path) -> None:
+    process = subprocess.Popen(command(big, big / "orphans"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children: list[psutil.Process] = []
+    while not list((big / "orphans").glob("*/.*.part")):
+        assert process.poll() is None
+        children = psutil.Process(process.pid).children(recursive=True) or children
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert children and not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_finishes(
+    big: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class OpError(Exception):
+        message = "No space left on device"
+
+    def writer(path: bytes) -> Any:
+        raise OpError
+
+    # tensorflow, as far as the script needs it, on a disk that takes no byte.
+    tensorflow = SimpleNamespace(errors=SimpleNamespace(OpError=OpError), io=SimpleNamespace(TFRecordWriter=writer))
+    monkeypatch.setattr(shards, "import_tensorflow", lambda: tensorflow)
+    output = big / "full"
+    assert script.main(command(big, output)[2:]) == 2
+    assert "aibooru_train-00000-of-00006.tfrecord: No space left" in error_line(capsys.readouterr().err)
+    assert [name for name in tree(output) if name != ".plan.sqlite"] == []
+    assert subprocess.run(command(big, output), capture_output=True).returncode == 1
+    assert contents(output) == contents(undisturbed)

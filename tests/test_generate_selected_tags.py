@@ -1,0 +1,209 @@
+"""generate_selected_tags.py from a dataset's txt files. Danbooru's own list: test_vocabulary_from_danbooru.py.
+
+python -m pytest tests/test_generate_selected_tags.py
+"""
+
+from pathlib import Path
+
+import pytest
+
+import generate_selected_tags as script
+import tags
+from tests.helpers import ODD_NAMES, error_line, left_out, run_script, write_csv, write_txts
+
+RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """solo 3, 1girl 2, smile 2, hat 1; a character twice, an artist once."""
+    return write_txts(
+        tmp_path / "dataset",
+        a="general,1girl,solo,smile",
+        b="sensitive,1girl,solo,saber,ke-ta",
+        c="general,solo,hat,smile,saber",
+    )
+
+
+def generate(folder: Path, output: Path, *flags: object) -> int:
+    return script.main(["--dataset-folder", str(folder), "--output-csv", str(output), *map(str, flags)])
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_bytes().decode().split("\n")
+
+
+def test_ratings_then_falling_frequency_then_name(folder: Path, tmp_path: Path) -> None:
+    assert generate(folder, tmp_path / "tags.csv") == 0
+    rest = ["solo,0", "1girl,0", "saber,0", "smile,0", "hat,0", "ke-ta,0"]
+    assert lines(tmp_path / "tags.csv") == ["name,category", *RATINGS, *rest, ""]
+
+
+def test_the_defaults_in_a_process_of_their_own(folder: Path) -> None:
+    done = run_script("generate_selected_tags.py", cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert "10 tags" in done.stdout and "4 rating" in done.stdout
+    assert len(tags.read_vocabulary(folder.parent / "selected_tags.csv")) == 10
+
+
+def test_either_spelling_of_the_flags(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset_folder", str(folder), "--output_csv", str(tmp_path / "tags.csv"), "--min_count", "3"]
+    assert script.main(arguments) == 0
+    assert tags.read_vocabulary(tmp_path / "tags.csv").names[4:] == ("solo",)
+
+
+def test_tag_categories_of_the_dataset_are_taken(folder: Path, tmp_path: Path) -> None:
+    write_csv(folder / "tag_categories.csv", ["saber,4", "ke-ta,1", "not_in_the_dataset,4"])
+    assert generate(folder, tmp_path / "tags.csv") == 0
+    known = tags.read_categories(tmp_path / "tags.csv")
+    assert known["saber"] == tags.CHARACTER and known["ke-ta"] == tags.ARTIST and known["solo"] == tags.GENERAL
+    assert "not_in_the_dataset" not in known
+
+
+def test_categories_from_another_vocabulary_win(folder: Path, tmp_path: Path) -> None:
+    write_csv(folder / "tag_categories.csv", ["saber,1", "ke-ta,1"])
+    edited = write_csv(tmp_path / "edited.csv", ["saber,4", "hat,4"])
+    assert generate(folder, tmp_path / "tags.csv", "--categories-from", edited) == 0
+    known = tags.read_categories(tmp_path / "tags.csv")
+    assert (known["saber"], known["hat"], known["ke-ta"]) == (tags.CHARACTER, tags.CHARACTER, tags.ARTIST)
+
+
+def test_a_rating_stays_a_rating_whatever_the_categories_say(folder: Path, tmp_path: Path) -> None:
+    write_csv(folder / "tag_categories.csv", ["sensitive,0"])
+    assert generate(folder, tmp_path / "tags.csv") == 0
+    assert lines(tmp_path / "tags.csv")[1:5] == RATINGS
+
+
+def test_rare_tags_can_be_left_out_but_no_rating(folder: Path, tmp_path: Path) -> None:
+    assert generate(folder, tmp_path / "tags.csv", "--min-count", 2) == 0
+    assert lines(tmp_path / "tags.csv")[1:-1] == [*RATINGS, "solo,0", "1girl,0", "saber,0", "smile,0"]
+
+
+def test_counts_on_request(folder: Path, tmp_path: Path) -> None:
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 0
+    vocabulary = tags.read_vocabulary(tmp_path / "tags.csv")
+    assert lines(tmp_path / "tags.csv")[0] == "name,category,count"
+    assert vocabulary.counts == (2, 1, 0, 0, 3, 2, 2, 2, 1, 1)
+
+
+def test_the_layout_of_wd_v3_has_characters_last_and_no_artists(folder: Path, tmp_path: Path) -> None:
+    write_csv(folder / "tag_categories.csv", ["saber,4", "ke-ta,1"])
+    assert generate(folder, tmp_path / "tags.csv", "--format", "wd") == 0
+    written = lines(tmp_path / "tags.csv")
+    assert written[0] == "tag_id,name,category,count"
+    assert written[1:5] == [
+        "9999999,general,9,2",
+        "9999998,sensitive,9,1",
+        "9999997,questionable,9,0",
+        "9999996,explicit,9,0",
+    ]
+    assert written[5:-1] == ["0,solo,0,3", "0,1girl,0,2", "0,smile,0,2", "0,hat,0,1", "0,saber,4,2"]
+
+
+def test_names_that_look_like_something_else_are_tags(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a=",".join(ODD_NAMES))
+    assert generate(folder, tmp_path / "tags.csv") == 0
+    assert tags.read_vocabulary(tmp_path / "tags.csv").names[4:] == tuple(sorted(ODD_NAMES))
+
+
+def test_a_bom_windows_line_ends_and_repetitions_count_once(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "a.txt").write_bytes(b"\xef\xbb\xbfgeneral, solo,solo\r\n")
+    assert generate(tmp_path / "dataset", tmp_path / "tags.csv", "--with-count") == 0
+    assert lines(tmp_path / "tags.csv")[1:] == ["general,9,1", *(f"{row},0" for row in RATINGS[1:]), "solo,0,1", ""]
+
+
+def test_a_txt_that_is_not_utf8_is_left_out_and_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "d.txt").write_bytes("café,solo".encode("latin-1"))
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
+    (line,) = left_out(capsys.readouterr().err)
+    assert "d.txt" in line
+    vocabulary = tags.read_vocabulary(tmp_path / "tags.csv")
+    assert vocabulary.counts is not None and vocabulary.counts[vocabulary.index["solo"]] == 3
+
+
+def test_an_existing_csv_is_replaced_only_with_overwrite(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = write_csv(tmp_path / "tags.csv", ["edited_by_hand,4"])
+    before = output.read_bytes()
+    assert generate(folder, output) == 2
+    assert "tags.csv" in error_line(capsys.readouterr().err) and output.read_bytes() == before
+    assert generate(folder, output, "--overwrite") == 0
+    assert lines(output)[1:5] == RATINGS and "edited_by_hand,4" not in lines(output)
+
+
+def test_running_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    assert generate(folder, tmp_path / "one.csv") == generate(folder, tmp_path / "two.csv") == 0
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+def test_appending_adds_only_what_is_missing_at_the_end(folder: Path, tmp_path: Path) -> None:
+    write_csv(folder / "tag_categories.csv", ["saber,4", "hat,4"])
+    path = tmp_path / "edited.csv"
+    before = b"tag_id,name,category,count\n9,general,9,1\n7,hat,1,5\n"
+    path.write_bytes(before)
+    flags = ["--dataset-folder", str(folder), "--append-to", str(path)]
+    assert script.main(flags) == 0
+    after = path.read_bytes()
+    assert after.startswith(before)
+    rest = ("sensitive", "questionable", "explicit", "solo", "1girl", "saber", "smile", "ke-ta")
+    assert tags.read_vocabulary(path).names == ("general", "hat", *rest)
+    assert tags.read_categories(path)["saber"] == tags.CHARACTER
+    assert script.main(flags) == 0 and path.read_bytes() == after
+
+
+@pytest.mark.parametrize("flags", [["--overwrite"], ["--with-count"], ["--format", "wd"]])
+def test_appending_keeps_the_columns_of_its_csv(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    path = write_csv(tmp_path / "tags.csv", RATINGS)
+    with pytest.raises(SystemExit) as caught:
+        script.main(["--dataset-folder", str(folder), "--append-to", str(path), *flags])
+    assert caught.value.code == 2
+    assert "--append-to" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("flags", [["--min-count", "0"], ["--min-posts", "x"], ["--format", "xml"]])
+def test_wrong_values_are_refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        script.main(flags)
+    assert caught.value.code == 2
+    assert flags[0] in error_line(capsys.readouterr().err)
+
+
+def test_unusable_input_is_one_line_that_names_the_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write_csv(tmp_path / "bad.csv", ["saber,7"])
+    output = tmp_path / "tags.csv"
+    runs = [
+        ("gone", ["--dataset-folder", tmp_path / "gone"]),
+        ("bad.csv: row 2", ["--categories-from", bad]),
+        ("bad.csv: row 2", ["--append-to", bad]),
+        ("gone.csv", ["--append-to", tmp_path / "gone.csv"]),
+    ]
+    for words, flags in runs:
+        assert generate(folder, output, *flags) == 2
+        assert words in error_line(capsys.readouterr().err)
+        assert not output.exists()
+
+
+def test_a_csv_appears_whole_or_not_at_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(script.pd.DataFrame, "to_csv", full_disk)
+    assert generate(folder, tmp_path / "tags.csv") == 2
+    assert "No space left" in error_line(capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
+
+
+def test_tags_on_lines_of_their_own_do_not_spoil_the_csv(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a="general\n1girl\nsolo")
+    assert generate(folder, tmp_path / "tags.csv") in (0, 1)
+    tags.read_vocabulary(tmp_path / "tags.csv")
