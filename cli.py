@@ -51,6 +51,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return main(argv)
         except UserError as error:
             message = " ".join(str(error).split("\n"))
+        except BrokenPipeError:  # `| head` has seen enough
+            sys.stdout = None  # type: ignore[assignment]  # or the interpreter tells of it when it flushes
+            return 141  # 128 + SIGPIPE
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             message = f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk"

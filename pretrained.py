@@ -14,14 +14,13 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor, nn
 
+import model_files
 import models
 import tags
 from files import UserError
 from model_config import MODELS, read_config
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".bin")
 NEW_TAG_STD = 0.002  # of a new tag's weights: a tenth of timm's, so that it starts at its frequency
-HUB_FILES = ("config.json", "selected_tags.csv", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,8 @@ def read(name: str) -> Source:
     Raises:
         UserError: there is nothing of that name, a part is missing, or the parts do not match.
     """
-    path = Path(name)
-    if path.is_dir():
-        folder, weights_path = path, _weights_in(path)
-    elif path.is_file():
-        folder, weights_path = path.parent, path
-    else:
-        folder, weights_path = _fetch(name)
-    config = read_config(folder / "config.json")
-    csv_path = folder / "selected_tags.csv"
+    found = model_files.locate(name) if Path(name).exists() else model_files.fetch(name)
+    config, csv_path = read_config(found.config), found.tags_csv
     vocabulary = tags.read_vocabulary(csv_path) if csv_path.is_file() else None
     if vocabulary is None:
         config["tagger"]["channel_order"] = "RGB"  # only taggers have learnt from BGR
@@ -73,43 +65,7 @@ def read(name: str) -> Source:
             f"{csv_path}: {len(vocabulary)} tags, but config.json has {config['num_classes']} classes; "
             "take both from where the weights come from"
         )
-    return Source(name, config, vocabulary, models.load_weights(weights_path))
-
-
-def _weights_in(folder: Path) -> Path:
-    """The one file of weights in a folder; of several, model.safetensors."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES]
-    preferred = [path for path in found if path.name == "model.safetensors"] or found
-    if len(preferred) != 1:
-        many = ", ".join(path.name for path in found[:3]) if found else "no .safetensors or .pth"
-        raise UserError(f"{folder}: {many}; name one file of weights with --pretrained")
-    return preferred[0]
-
-
-def _fetch(name: str) -> tuple[Path, Path]:
-    """Download a repository's three files, or take them from huggingface_hub's cache."""
-    import huggingface_hub  # here, for it brings a web client that no other start needs
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    repository = name.removeprefix("hf-hub:").removeprefix("hf_hub:")
-    paths: dict[str, Path] = {}
-    try:
-        for file in HUB_FILES:
-            try:
-                paths[file] = Path(huggingface_hub.hf_hub_download(repository, file))
-            except LocalEntryNotFoundError:
-                if file != "selected_tags.csv":  # offline, an optional file that was never fetched looks like this
-                    raise
-            except EntryNotFoundError:
-                if file != "selected_tags.csv":
-                    raise
-    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"--pretrained {name}: neither a file or folder nor a repository that can be fetched ({reason}); check the "
-            "name and the network, or download it and name the folder"
-        ) from None
-    return paths["config.json"].parent, paths["model.safetensors"]
+    return Source(name, config, vocabulary, models.load_weights(found.weights))
 
 
 def model_name(config: dict[str, Any]) -> str:

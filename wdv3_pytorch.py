@@ -1,32 +1,47 @@
 """Tag images: caption, tags, rating, characters, general tags and artists, steered by threshold.json.
 
-    python wdv3_pytorch.py --image_file test.png --model_path checkpoints/eva02_large_best.pth \\
-        --config_path checkpoints/config.json --tags_csv checkpoints/selected_tags.csv
+    python wdv3_pytorch.py --image_file test.png --model_path checkpoints/eva02_large_best.pth
+    python wdv3_pytorch.py --image_file ./pictures --model_path checkpoints --write_captions
+    python wdv3_pytorch.py --image_file a.png b.png --model_path checkpoints --artist_string nai --pool
 
-Edit threshold.json and run it again. A WD v3 repository's model.safetensors, config.json and selected_tags.csv do as
-well. Results go to stdout, everything else to stderr.
+Edit threshold.json and run it again: the probabilities come from a cache. WD v3 repositories work as they are. Results
+go to stdout, everything else to stderr.
 """
 
+import contextlib
+import csv
+import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cli
-import images
+import model_files
 import tags
-from files import UserError, read_json
+from artist_strings import SYNTAXES, artist_string
+from captions import EXISTING, ORDERS, Style, arrange, caption_path, danbooru_spelling, join, write_caption
+from files import UserError, replacing
 from model_config import read_config
+from model_files import ModelFiles
+from prediction import DEVICES, PRECISIONS, Model, Result, shared_out
+from prediction_cache import PredictionCache, default_path, fingerprint
+from selection import (
+    CSV_COLUMNS,
+    Tagging,
+    csv_row,
+    format_text,
+    read_tag_thresholds,
+    read_thresholds,
+    select,
+    sigmoid,
+    to_record,
+)
 
-DEFAULT_THRESHOLDS = {
-    "general_threshold": 0.35,
-    "character_threshold": 0.75,
-    "artist_threshold": 0.75,
-    "caption_threshold": 0.35,
-    "tags_threshold": 0.35,
-}
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))  # in a folder
 FLAGS = {
     "general_threshold": "--gen_threshold",
     "character_threshold": "--char_threshold",
@@ -34,25 +49,36 @@ FLAGS = {
     "caption_threshold": "--caption_threshold",
     "tags_threshold": "--tags_threshold",
 }
+IN_REPORT = 0.05  # probability from which a tag can be brought back by a slider of the report
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Any:
     parser = cli.ArgumentParser(doc=__doc__ or "", separator="_")
-    parser.add_argument("--image_file", type=Path, nargs="+", required=True, metavar="IMAGE", help="one or more images")
-    parser.add_argument("--model_path", type=Path, required=True, help="weights, .pth or .safetensors")
-    parser.add_argument("--config_path", type=Path, required=True, help="the config.json of the checkpoint")
-    parser.add_argument(
+    given = parser.add_argument_group("images")
+    given.add_argument("--image_file", type=Path, nargs="+", metavar="PATH", default=[], help="images and folders")
+    given.add_argument("--recursive", action="store_true", help="also what is in the folders' folders")
+    given.add_argument("--batch_size", type=cli.positive_int, default=8, help="(default: %(default)s)")
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model_path", type=Path, help="weights, .pth or .safetensors, or a folder with one of them and the rest"
+    )
+    model.add_argument(
+        "--model_repo", metavar="ID", help="or a repository of the hub: SmilingWolf/wd-eva02-large-tagger-v3"
+    )
+    model.add_argument("--config_path", type=Path, help="its config.json (default: beside the weights)")
+    model.add_argument(
         "--tags_csv",
         type=Path,
-        required=True,
-        help="the vocabulary it was trained with; categories may be edited, names may not",
+        help="its vocabulary; categories may be edited, names may not (default: selected_tags.csv beside the weights)",
     )
-    parser.add_argument(
-        "--output_format",
-        choices=("text", "jsonl"),
-        default="text",
-        help="jsonl: a JSON object a line and image (default: %(default)s)",
+    model.add_argument("--device", choices=DEVICES, default="auto", help="(default: a GPU where there is one)")
+    model.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="bfloat16: faster where the processor knows it, probabilities differ by a few thousandths",
     )
+    model.add_argument("--no_cache", action="store_true", help="neither take nor keep probabilities")
     thresholds = parser.add_argument_group("thresholds", "a tag passes when its probability is above")
     thresholds.add_argument(
         "--threshold_json",
@@ -62,103 +88,93 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     for key, flag in FLAGS.items():
         thresholds.add_argument(flag, dest=key, type=cli.fraction, metavar="P", help=f"wins over {key} of the file")
-    return parser.parse_args(argv)
+    thresholds.add_argument(
+        "--thresholds",
+        choices=("json", "per_tag"),
+        default="json",
+        help="per_tag: each tag's own, from the tag_metrics.csv beside the weights (default: %(default)s)",
+    )
+    thresholds.add_argument(
+        "--mcut", action="store_true", help="each group's at the largest gap between its probabilities"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output_format",
+        choices=("text", "json", "jsonl", "csv"),
+        default="text",
+        help="json: a list of objects; jsonl: an object a line (default: %(default)s)",
+    )
+    output.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
+    output.add_argument("--report", type=Path, metavar="HTML", help="a page with all pictures, their tags, and sliders")
+    output.add_argument("--export_onnx", type=Path, metavar="FILE", help="write the model as WD repositories ship it")
+    captions = parser.add_argument_group("captions", "--write_captions writes a txt with the caption beside each image")
+    captions.add_argument("--write_captions", action="store_true")
+    captions.add_argument(
+        "--existing",
+        choices=EXISTING,
+        default="skip",
+        help="what to do with a txt that is there (default: %(default)s)",
+    )
+    captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
+    captions.add_argument("--exclude_tags", type=names, default=(), metavar="A,B", help="leave these out")
+    captions.add_argument("--always_first", type=names, default=(), metavar="A,B", help="put these first")
+    captions.add_argument(
+        "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists (the default)"
+    )
+    captions.add_argument(
+        "--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^ (default: keep)"
+    )
+    captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
+    artists = parser.add_argument_group("artists")
+    artists.add_argument(
+        "--artist_string", choices=SYNTAXES, help="the likeliest artists with weights, in the syntax of a prompt"
+    )
+    artists.add_argument("--top_artists", type=cli.positive_int, default=5, metavar="K", help="(default: %(default)s)")
+    artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.model_path) == bool(arguments.model_repo):
+        parser.error("name a model with --model_path, or with --model_repo")
+    if not arguments.image_file and not arguments.export_onnx:
+        parser.error("name one or more images with --image_file")
+    if arguments.mcut and arguments.thresholds == "per_tag":
+        parser.error("--mcut and --thresholds per_tag both set the thresholds; pass one of them")
+    if arguments.pool and (arguments.write_captions or arguments.report):
+        parser.error("--pool gives one answer for all images, --write_captions and --report one for each; pass one")
+    return arguments
 
 
-# --- thresholds -----------------------------------------------------------------------------------------------------
+def names(text: str) -> tuple[str, ...]:
+    """An argparse type: tags separated by commas, in Danbooru's spelling or with blanks."""
+    return tuple(danbooru_spelling(tag) for tag in tags.parse_tags(text))
 
 
-def read_thresholds(path: Path) -> dict[str, float]:
-    """The five thresholds of a threshold.json; a key that it lacks, or a missing file, leaves the default.
+def warn(message: str) -> None:
+    print(f"wdv3_pytorch.py: {message}", file=sys.stderr)
+
+
+# --- images and model -----------------------------------------------------------------------------------------------
+
+
+def find_images(given: Sequence[Path], recursive: bool) -> list[Path]:
+    """Images by name, and those in folders, sorted.
 
     Raises:
-        UserError: not JSON, or a value that is no number in 0..1; the message names the key.
+        UserError: a path that is not there, or no image in any folder.
     """
-    if not path.exists():
-        return dict(DEFAULT_THRESHOLDS)
-    given = read_json(path, 'it should look like {"general_threshold": 0.4}')
-    for key in given.keys() - DEFAULT_THRESHOLDS.keys():
-        print(
-            f"wdv3_pytorch.py: warning: {path}: {key} is no threshold; there are {', '.join(DEFAULT_THRESHOLDS)}",
-            file=sys.stderr,
-        )
-    for key in given.keys() & DEFAULT_THRESHOLDS.keys():
-        value = given[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise UserError(f"{path}: {key} is {json.dumps(value)}; give a number between 0 and 1")
-    return {key: given.get(key, default) for key, default in DEFAULT_THRESHOLDS.items()}
-
-
-# --- from probabilities to tags -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tagging:
-    """What is said of one image: probabilities by tag name, each group by falling probability."""
-
-    image: Path
-    caption: list[str]
-    tags: list[str]
-    ratings: dict[str, float]  # all of them
-    general: dict[str, float]  # these three: above their threshold
-    character: dict[str, float]
-    artist: dict[str, float]
-
-
-def select(
-    image: Path, probabilities: Sequence[float], vocabulary: tags.Vocabulary, thresholds: Mapping[str, float]
-) -> Tagging:
-    """Apply the thresholds to one image's probabilities.
-
-    Args:
-        probabilities: C numbers in 0..1, in the vocabulary's order.
-        thresholds: the five keys of threshold.json.
-    """
-
-    def group(category: int, threshold: float) -> dict[str, float]:
-        passed = [i for i in vocabulary.indices(category) if probabilities[i] > threshold]
-        return {vocabulary.names[i]: probabilities[i] for i in sorted(passed, key=lambda i: -probabilities[i])}
-
-    general = group(tags.GENERAL, thresholds["general_threshold"])
-    character = group(tags.CHARACTER, thresholds["character_threshold"])
-    artist = group(tags.ARTIST, thresholds["artist_threshold"])
-    listed, captioned = thresholds["tags_threshold"], thresholds["caption_threshold"]
-    return Tagging(
-        image=image,
-        caption=[name for members in (general, character, artist) for name, p in members.items() if p > captioned],
-        tags=[name for members in (general, character) for name, p in members.items() if p > listed],
-        ratings=group(tags.RATING, -1.0),
-        general=general,
-        character=character,
-        artist=artist,
-    )
-
-
-def format_text(tagging: Tagging, thresholds: Mapping[str, float]) -> str:
-    """The original's layout; of the ratings only the likeliest."""
-    lines = [f"Caption: {', '.join(tagging.caption)}", f"Tags: {', '.join(tagging.tags)}", "Ratings:"]
-    lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
-    for name in ("character", "general", "artist"):
-        lines.append(f"{name.capitalize()} tags (threshold={thresholds[f'{name}_threshold']:.2f}):")
-        lines += [f"  {tag}: {p:.3f}" for tag, p in getattr(tagging, name).items()]
-    return "\n".join(lines)
-
-
-def format_json(tagging: Tagging) -> str:
-    """One line of JSON; probabilities are not rounded."""
-    record = {
-        "image": str(tagging.image),
-        "caption": ", ".join(tagging.caption),
-        "tags": ", ".join(tagging.tags),
-        "ratings": tagging.ratings,
-        "general": tagging.general,
-        "character": tagging.character,
-        "artist": tagging.artist,
-    }
-    return json.dumps(record, ensure_ascii=False)
-
-
-# --- the model ------------------------------------------------------------------------------------------------------
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = path.rglob("*") if recursive else path.iterdir()
+            found += sorted(
+                each for each in inside if each.suffix.lower() in SUFFIXES and not each.name.startswith(".")
+            )
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file; check --image_file")
+    if not found:
+        raise UserError(f"{given[0]}: no images in it; name another folder, or pass --recursive")
+    return list(dict.fromkeys(found))
 
 
 def check_vocabulary(vocabulary: tags.Vocabulary, csv_path: Path, config: Mapping[str, Any], config_path: Path) -> None:
@@ -180,25 +196,148 @@ def check_vocabulary(vocabulary: tags.Vocabulary, csv_path: Path, config: Mappin
     raise UserError(f"{csv_path}: not the tags that the model was trained with ({difference}); {mend}")
 
 
-def predict(paths: Sequence[Path], model_path: Path, config: Mapping[str, Any]) -> Iterator[list[float] | UserError]:
-    """For each image in turn its C probabilities, or why it could not be read."""
-    import torch  # here, so that a wrong path or threshold is told at once and not after seconds of imports
+def without_captions(paths: Sequence[Path], arguments: Any) -> list[Path]:
+    """The images that still need a caption: what is done is passed over before the model is asked.
 
-    import models
-
-    model = models.load(config, model_path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    size, order = config["pretrained_cfg"]["input_size"][1], config["tagger"]["channel_order"]
+    Raises:
+        UserError: two images would share one txt.
+    """
+    owners: dict[Path, Path] = {}
     for path in paths:
-        try:
-            pixels = images.to_array(images.prepare(path, size), order)
-        except images.UnreadableImage as error:
-            yield error
+        if (other := owners.setdefault(caption_path(path), path)) != path:
+            raise UserError(f"{path}: has the same txt as {other.name}; rename one of them")
+    if arguments.existing != "skip":
+        return list(paths)
+    left = [path for path in paths if not caption_path(path).exists()]
+    if len(left) < len(paths):
+        warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
+    return left
+
+
+def pooled(results: Iterable[Result]) -> Iterator[Result]:
+    """One result for all: the mean of the logits. What could not be read is passed on."""
+    total: list[float] = []
+    count = 0
+    for path, logits in results:
+        if isinstance(logits, UserError):
+            yield path, logits
             continue
-        with torch.inference_mode():
-            batch = torch.from_numpy(pixels.copy()).unsqueeze(0).to(device)  # (1, H, W, 3)
-            yield torch.sigmoid(model(models.normalise(batch, config))[0]).tolist()
+        total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
+        count += 1
+    if count:
+        yield Path(f"{count} images together"), array("f", (x / count for x in total))
+
+
+# --- what is said of an image ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Makes of logits what is printed."""
+
+    vocabulary: tags.Vocabulary
+    thresholds: Mapping[str, float]
+    per_tag: Sequence[float] | None
+    style: Style
+    arguments: Any
+
+    def tell(self, path: Path, logits: Sequence[float]) -> tuple[Tagging, dict[str, Any]]:
+        """The selection, and what a JSON object says of it."""
+        tagging = select(
+            path, sigmoid(logits), self.vocabulary, self.thresholds, by_mcut=self.arguments.mcut, per_tag=self.per_tag
+        )
+        caption, listed = (
+            join(arrange(chosen, self.style, tagging.probabilities, self.vocabulary.index), self.style)
+            for chosen in (tagging.caption, tagging.tags)
+        )
+        string = None
+        if self.arguments.artist_string:
+            string = artist_string(tagging.artist, self.arguments.artist_string, self.arguments.top_artists)
+        return tagging, to_record(tagging, caption, listed, string)
+
+    def entry(self, path: Path, logits: Sequence[float]) -> dict[str, Any]:
+        """What the report needs: probabilities by category, without the hopeless ones."""
+        probabilities = sigmoid(logits)
+        entry: dict[str, Any] = {"image": path}
+        for name, category in tags.CATEGORY_NUMBERS.items():
+            entry[name] = {
+                self.vocabulary.names[i]: probabilities[i]
+                for i in self.vocabulary.indices(category)
+                if probabilities[i] >= IN_REPORT or category == tags.RATING
+            }
+        return entry
+
+
+class Printer:
+    """Writes records in a format, one after the other."""
+
+    def __init__(self, file: Any, output_format: str, titles: bool) -> None:
+        self.file, self.format, self.titles = file, output_format, titles
+        self.count = 0
+        if output_format == "csv":
+            self._row(CSV_COLUMNS)
+
+    def _row(self, values: Sequence[str]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        self.file.write(line.getvalue())
+
+    def add(self, tagging: Tagging, record: Mapping[str, Any]) -> None:
+        if self.format == "text":
+            title = f"== {record['image']} ==\n" if self.titles else ""
+            self.file.write(title + format_text(record, tagging.thresholds) + "\n")
+        elif self.format == "csv":
+            self._row(csv_row(record))
+        elif self.format == "jsonl":
+            self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        else:
+            self.file.write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=False, indent=2))
+        self.count += 1
+        self.file.flush()
+
+    def end(self) -> None:
+        if self.format == "json":
+            self.file.write("\n]\n" if self.count else "[]\n")
+
+
+def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: bool) -> tuple[int, int]:
+    """Print, write captions and report; how many images there were, and how many of them could not be read."""
+    total = left_out = written = 0
+    entries: list[dict[str, Any]] = []
+    file = replacing(arguments.output) if arguments.output else contextlib.nullcontext(sys.stdout)
+    with file as out:
+        quiet = arguments.write_captions and not arguments.output and not arguments.dry_run
+        printer = Printer(out, arguments.output_format, titles)
+        for path, logits in results:
+            total += 1
+            if isinstance(logits, UserError):
+                warn(f"error: {logits}")
+                left_out += 1
+                continue
+            tagging, record = teller.tell(path, logits)
+            if not quiet:
+                printer.add(tagging, record)
+            if arguments.write_captions and not arguments.dry_run:
+                try:
+                    written += write_caption(caption_path(path), record["caption"], arguments.existing)
+                except UserError as error:
+                    warn(f"error: {error}")
+                    left_out += 1
+            if arguments.report:
+                entries.append(teller.entry(path, logits))
+        if not quiet:
+            printer.end()
+    if arguments.write_captions and not arguments.dry_run:
+        warn(f"{written} captions written")
+    if arguments.report and entries:
+        import report
+
+        report.write_report(arguments.report, entries, teller.thresholds)
+        warn(f"{arguments.report}: open it in a browser")
+    return total, left_out
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
 
 
 @cli.command
@@ -206,29 +345,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     thresholds = read_thresholds(arguments.threshold_json)
     thresholds |= {key: getattr(arguments, key) for key in FLAGS if getattr(arguments, key) is not None}
-    vocabulary = tags.read_vocabulary(arguments.tags_csv)
+    if arguments.model_repo:
+        found = model_files.fetch(arguments.model_repo)
+        found = ModelFiles(found.weights, arguments.config_path or found.config, arguments.tags_csv or found.tags_csv)
+    else:
+        found = model_files.locate(arguments.model_path, arguments.config_path, arguments.tags_csv)
+    vocabulary, config = tags.read_vocabulary(found.tags_csv), read_config(found.config)
+    check_vocabulary(vocabulary, found.tags_csv, config, found.config)
+    per_tag = None
+    if arguments.thresholds == "per_tag":
+        per_tag = read_tag_thresholds(found.weights.with_name("tag_metrics.csv"), vocabulary)
+    if arguments.export_onnx:
+        import onnx_export
 
-    config = read_config(arguments.config_path)
-    check_vocabulary(vocabulary, arguments.tags_csv, config, arguments.config_path)
-    paths: list[Path] = arguments.image_file
-    if missing := [path for path in paths if not path.exists()]:
-        raise UserError(f"{missing[0]}: no such file; check --image_file")
+        print(onnx_export.write(arguments.export_onnx, found.weights, config), file=sys.stderr)
+        if not arguments.image_file:
+            return cli.DONE
 
-    left_out = 0
-    for path, result in zip(paths, predict(paths, arguments.model_path, config), strict=True):
-        if isinstance(result, UserError):
-            print(f"wdv3_pytorch.py: error: {result}", file=sys.stderr)
-            left_out += 1
-            continue
-        tagging = select(path, result, vocabulary, thresholds)
-        if arguments.output_format == "jsonl":
-            print(format_json(tagging))
-        else:
-            title = f"== {path} ==\n" if len(paths) > 1 else ""
-            print(title + format_text(tagging, thresholds))
-    if left_out == len(paths):
+    paths = find_images(arguments.image_file, arguments.recursive)
+    if arguments.write_captions:
+        paths = without_captions(paths, arguments)
+        if not paths:
+            return cli.DONE
+    style = Style(
+        order=arguments.tag_order,
+        exclude=frozenset(arguments.exclude_tags),
+        first=tuple(arguments.always_first),
+        spaces=arguments.underscores == "space",
+        escape=arguments.escape_parentheses,
+    )
+    teller = Teller(vocabulary, thresholds, per_tag, style, arguments)
+    model = Model(found.weights, config, arguments.device, arguments.precision)
+    cache = None if arguments.no_cache else PredictionCache(default_path())
+    key = fingerprint(found.weights, config, arguments.device, arguments.precision)
+    try:
+        results = shared_out(paths, model, cache, key, arguments.batch_size)
+        if results is None:
+            return cli.DONE  # torchrun's first process speaks for all
+        if len(paths) > 1:
+            results = with_progress(results, len(paths))
+        if arguments.pool:
+            results = pooled(results)
+        total, left_out = tell_all(results, teller, arguments, titles=len(paths) > 1 and not arguments.pool)
+    finally:
+        if cache:
+            cache.close()
+    warn(model.summary(len(paths)))
+    if left_out == total:
         return cli.UNUSABLE
     return cli.INCOMPLETE if left_out else cli.DONE
+
+
+def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+    """A progress bar on stderr."""
+    from tqdm import tqdm
+
+    yield from tqdm(results, total=total, unit="img", dynamic_ncols=True, disable=None, leave=False)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,14 @@ INPUT_SIZE = 28  # pixels of the models' input: two by two patches
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test takes the user's cached probabilities, or leaves any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def tensorflow_stays_out() -> Iterator[None]:
     yield
     assert "tensorflow" not in sys.modules, "a test imported tensorflow beside torch"

@@ -16,12 +16,15 @@ from PIL import Image
 
 import export
 import images
+import model_files
 import models
 import pretrained
 import tags
 import train_pytorch
-import wdv3_pytorch
+from files import UserError
 from model_config import read_config
+from prediction import Model, predictions
+from selection import sigmoid
 from tests.helpers import error_line, run_script, write_pair
 
 SIZE = 28
@@ -95,9 +98,9 @@ def probabilities(folder: Path, weights: str, image: Path) -> dict[str, float]:
     """What wdv3_pytorch.py computes for one image, by tag."""
     config = read_config(folder / "config.json")
     names = tags.read_vocabulary(folder / "selected_tags.csv").names
-    (found,) = wdv3_pytorch.predict([image], folder / weights, config)
-    assert isinstance(found, list)
-    return dict(zip(names, found, strict=True))
+    ((_, logits),) = predictions([image], Model(folder / weights, config, "cpu", "float32"), None, b"", 1)
+    assert not isinstance(logits, UserError)
+    return dict(zip(names, sigmoid(logits), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +171,7 @@ def test_a_repository_comes_from_the_hubs_cache(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     source = pretrained.read("somebody/some-tagger")
     assert source.vocabulary is not None and len(source.vocabulary) == OLD
-    assert asked == [("somebody/some-tagger", file) for file in pretrained.HUB_FILES]
+    assert asked == [("somebody/some-tagger", file) for file in model_files.HUB_FILES]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ python -m pytest tests/test_wdv3_pytorch.py
 """
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,14 +73,17 @@ def tagging_of(said: dict[str, tuple[int, float]], **thresholds: float) -> tuple
     return script.select(Path("a.png"), [p for _, p in said.values()], vocabulary, levels), levels
 
 
+def record_of(tagging: script.Tagging) -> dict[str, Any]:
+    return script.to_record(tagging, ", ".join(tagging.caption), ", ".join(tagging.tags), None)
+
+
 # --- from probabilities to text -------------------------------------------------------------------------------------
 
 
 def test_the_example_of_the_readme() -> None:
     levels = script.read_thresholds(ROOT / "threshold.json")
-    assert script.format_text(*tagging_of(EXAMPLE, **{key[:-10]: level for key, level in levels.items()})) == (
-        EXAMPLE_TEXT.rstrip("\n")
-    )
+    tagging, _ = tagging_of(EXAMPLE, **{key[:-10]: level for key, level in levels.items()})
+    assert script.format_text(record_of(tagging), tagging.thresholds) == EXAMPLE_TEXT.rstrip("\n")
 
 
 @pytest.mark.parametrize(("group", "category"), [("general", 0), ("character", 4), ("artist", 1)])
@@ -119,7 +124,8 @@ def test_the_definitions(said: list[tuple[int, float]], levels: tuple[float, ...
 
 def test_only_the_likeliest_rating_is_printed_however_unlikely() -> None:
     said = {"general": (9, 0.02), "sensitive": (9, 0.03), "questionable": (9, 0.01), "explicit": (9, 0.0)}
-    assert script.format_text(*tagging_of(said)).splitlines() == [
+    tagging, _ = tagging_of(said)
+    assert script.format_text(record_of(tagging), tagging.thresholds).splitlines() == [
         "Caption: ",
         "Tags: ",
         "Ratings:",
@@ -132,9 +138,7 @@ def test_only_the_likeliest_rating_is_printed_however_unlikely() -> None:
 
 def test_json_has_every_rating_and_unrounded_probabilities() -> None:
     tagging, _ = tagging_of(EXAMPLE | {"初音ミク": (4, 1 - 1e-12)})
-    line = script.format_json(tagging)
-    assert "初音ミク" in line and "\n" not in line
-    assert json.loads(line) == {
+    assert record_of(tagging) == {
         "image": "a.png",
         "caption": "1girl, 初音ミク, m16a1_(girls'_frontline), artist_name_1",
         "tags": "1girl, 初音ミク, m16a1_(girls'_frontline)",
@@ -205,11 +209,13 @@ def test_what_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says EXAMPLE of every image but of those called corrupt."""
 
-    def predict(paths: Sequence[Path], *_: object) -> Iterator[list[float] | UserError]:
-        for path in paths:
-            yield UserError(f"{path}: damaged") if path.stem == "corrupt" else [p for _, p in EXAMPLE.values()]
+    logits = [math.log(p / (1 - p)) for _, p in EXAMPLE.values()]
 
-    monkeypatch.setattr(script, "predict", predict)
+    def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+        for path in paths:
+            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
+
+    monkeypatch.setattr(script, "shared_out", predict)
     monkeypatch.chdir(tmp_path)
     rows = [f"{name},{category}" for name, (category, _) in EXAMPLE.items()]
     csv_path = write_csv(tmp_path / "selected_tags.csv", rows)
@@ -235,18 +241,19 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tag() == 0
     captured = capsys.readouterr()
-    assert captured.out == EXAMPLE_TEXT and captured.err == ""
+    assert captured.out == EXAMPLE_TEXT and lines_of(captured.err) == ["wdv3_pytorch.py: 1 images from the cache"]
 
 
 @pytest.mark.parametrize(("flag", "key"), FLAGS.items())
 def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatch, flag: str, key: str) -> None:
     used: list[dict[str, float]] = []
+    original = script.select
 
-    def spy(_: script.Tagging, levels: dict[str, float]) -> str:
-        used.append(levels)
-        return ""
+    def spy(*arguments: Any, **options: Any) -> script.Tagging:
+        used.append(arguments[3])
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(script, "format_text", spy)
+    monkeypatch.setattr(script, "select", spy)
     (example / "threshold.json").write_text(json.dumps(dict.fromkeys(DEFAULTS, 0.6)))
     assert tag(flag, 0.1) == tag(flag.replace("_", "-"), 0) == tag() == 0
     others = dict.fromkeys(DEFAULTS, 0.6)
@@ -309,14 +316,15 @@ def test_several_images_are_a_json_object_a_line(example: Path, capsys: pytest.C
 def test_a_corrupt_image_among_others_is_left_out(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tag(images=["a.png", "corrupt.png", "b.png"]) == 1
     captured = capsys.readouterr()
-    assert "corrupt.png" in error_line(captured.err)
+    (line,) = (line for line in lines_of(captured.err) if "error:" in line)
+    assert "corrupt.png" in line and "Traceback" not in captured.err
     assert captured.out.count("Caption: ") == 2 and "== b.png ==" in captured.out
 
 
 def test_nothing_but_corrupt_images_is_unusable_input(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tag(images=["corrupt.png"]) == 2
     captured = capsys.readouterr()
-    assert "corrupt.png" in error_line(captured.err) and captured.out == ""
+    assert "error: corrupt.png: damaged" in captured.err and captured.out == ""
 
 
 def test_categories_edited_by_hand_are_honoured(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,13 +370,23 @@ def test_wrong_values_are_refused(example: Path, capsys: pytest.CaptureFixture[s
     assert flags[0] in error_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("missing", ["--image_file", "--model_path", "--config_path", "--tags_csv"])
-def test_what_is_required(capsys: pytest.CaptureFixture[str], missing: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model_path", "x"], "--image_file"),
+        (["--image_file", "x"], "--model_path"),
+        (["--image_file", "x", "--model_path", "x", "--model_repo", "x"], "--model_repo"),
+        (["--image_file", "x", "--model_path", "x", "--mcut", "--thresholds", "per_tag"], "--mcut"),
+        (["--image_file", "x", "--model_path", "x", "--pool", "--write_captions"], "--pool"),
+    ],
+)
+def test_flags_that_are_missing_or_contradict_each_other(
+    capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        required = [flag for flag in ("--image_file", "--model_path", "--config_path", "--tags_csv") if flag != missing]
-        script.main([word for flag in required for word in (flag, "x")])
+        script.main(flags)
     assert caught.value.code == 2
-    assert missing in error_line(capsys.readouterr().err)
+    assert words in error_line(capsys.readouterr().err)
 
 
 Rows = list[str]
@@ -486,7 +504,7 @@ def test_a_corrupt_and_a_transparent_image(
     images = [tmp_path / name for name in ("clear.png", "corrupt.png", "white.png")]
     assert script.main([*arguments_for(checkpoint, *images), *EVERYTHING]) == 1
     captured = capsys.readouterr()
-    assert "corrupt.png" in error_line(captured.err)
+    assert "error: " in captured.err and "corrupt.png: " in captured.err and "Traceback" not in captured.err
     clear, white = ({**json.loads(line), "image": ""} for line in captured.out.splitlines())
     assert clear == white
 
@@ -506,7 +524,8 @@ def test_unusable_weights_are_one_line(
 
 
 def test_in_a_process_of_its_own(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
-    done = run_script("wdv3_pytorch.py", *arguments_for(checkpoint, dataset / "03.jpg"), cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_script("wdv3_pytorch.py", "--no_cache", *arguments_for(checkpoint, dataset / "03.jpg"), cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.fullmatch(r"wdv3_pytorch\.py: (cpu|cuda), float32: 1 images, [0-9.]+ images/s\n", done.stderr)
     first, second, third = done.stdout.splitlines()[:3]
     assert first.startswith("Caption: ") and second.startswith("Tags: ") and third == "Ratings:"

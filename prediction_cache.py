@@ -1,0 +1,124 @@
+"""What a model said of an image, kept for the next run: edit threshold.json and the answer is there at once.
+
+One SQLite file in the user's cache folder, bounded, and safe to delete at any time. An entry is found by the image's
+bytes, the checkpoint, its config and how it was run. What cannot be read or written is as if it were not there.
+
+    python -c "import prediction_cache; print(prediction_cache.default_path())"
+"""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+MAX_BYTES = 256 * 2**20  # about 6,000 images with WD v3's 10,861 tags
+VERSION = "1"  # of image preparation: another number, other pixels
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of a checkpoint, whose 1.2 GB would take longer to read than the answer
+DAY = 86_400  # seconds
+
+TABLE = "CREATE TABLE IF NOT EXISTS predictions (key BLOB PRIMARY KEY, logits BLOB NOT NULL, day INTEGER NOT NULL)"
+
+
+def default_path() -> Path:
+    """Where the cache lies on this system."""
+    return platformdirs.user_cache_path("eva02-tagger", appauthor=False) / "predictions.sqlite"
+
+
+def fingerprint(weights: Path, config: Mapping[str, Any], *how: str) -> bytes:
+    """What the probabilities depend on besides the image: the checkpoint's size, time and samples, config, and `how`.
+
+    Args:
+        how: device and precision, for they show in the last digits.
+    """
+    digest = hashlib.sha256(json.dumps([VERSION, config, how], sort_keys=True).encode())
+    status = weights.stat()
+    digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    with open(weights, "rb") as file:
+        for number in range(SAMPLES):
+            file.seek(max(0, status.st_size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.digest()
+
+
+class PredictionCache:
+    """Bytes by key. Every method does nothing where the file cannot be used."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.path, self.max_bytes = path, max_bytes
+        self._added = False
+        self._database: sqlite3.Connection | None = None
+        with contextlib.suppress(OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._database = self._open()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, or a folder that may not be written
+                path.unlink()  # spoilt
+                self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=5)
+        database.execute("PRAGMA synchronous = OFF")  # a power cut may spoil the file: then it is made anew
+        database.execute(TABLE)
+        return database
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[sqlite3.Connection | None]:
+        try:
+            yield self._database
+        except sqlite3.Error:
+            self._database = None
+
+    def get(self, key: bytes) -> bytes | None:
+        """What was put under a key."""
+        with self._trying() as database:
+            if database is None:
+                return None
+            row = database.execute("SELECT logits, day FROM predictions WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            if row[1] != (today := int(time.time() // DAY)):
+                database.execute("UPDATE predictions SET day = ? WHERE key = ?", (today, key))
+            return row[0]
+        return None
+
+    def put(self, key: bytes, logits: bytes) -> None:
+        """Keep bytes under a key."""
+        with self._trying() as database:
+            if database is not None:
+                row = (key, logits, int(time.time() // DAY))
+                database.execute("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", row)
+                database.commit()
+                self._added = True
+
+    def close(self) -> None:
+        """Drop what was not used for longest, down to three quarters of the bound, where the bound is passed."""
+        with self._trying() as database:
+            if database is None:
+                return
+            if self._added and self._size(database) > self.max_bytes:
+                (total,) = database.execute("SELECT sum(length(logits)) FROM predictions").fetchone()
+                for rowid, size in database.execute(
+                    "SELECT rowid, length(logits) FROM predictions ORDER BY day, rowid"
+                ):
+                    if total <= 0.75 * self.max_bytes:
+                        break
+                    database.execute("DELETE FROM predictions WHERE rowid = ?", (rowid,))
+                    total -= size
+                database.commit()
+                database.execute("VACUUM")
+            database.commit()
+            database.close()
+        self._database = None
+
+    @staticmethod
+    def _size(database: sqlite3.Connection) -> int:
+        (pages,), (size,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+        return pages * size
