@@ -52,7 +52,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except UserError as error:
             message = " ".join(str(error).split("\n"))
         except BrokenPipeError:  # `| head` has seen enough
-            sys.stdout = None  # type: ignore[assignment]  # or the interpreter tells of it when it flushes
+            sys.stdout = None  # or the interpreter tells of it when it flushes
             return 141  # 128 + SIGPIPE
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
