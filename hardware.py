@@ -27,7 +27,7 @@ PEAK_FLOPS = {
 }
 
 
-def training_flops(model: Any, image_size: int) -> float:
+def training_flops(model: Any, image_size: int, patch_dropout: float = 0.0) -> float:
     """FLOPs of one image's forward and backward pass, without what checkpointing recomputes.
 
     PaLM's count (arXiv:2204.02311, appendix B): 6 per weight of a linear layer and token, and 12 L N^2 D for attention.
@@ -35,9 +35,10 @@ def training_flops(model: Any, image_size: int) -> float:
     Args:
         model: an EVA-02 or another plain vision transformer.
         image_size: side of its input in pixels.
+        patch_dropout: share of the patches that it leaves out.
     """
     patch = model.patch_embed.patch_size[0]
-    tokens = (image_size // patch) ** 2 + getattr(model, "num_prefix_tokens", 0)
+    tokens = int((image_size // patch) ** 2 * (1 - patch_dropout)) + getattr(model, "num_prefix_tokens", 0)
     blocks = model.blocks
     linear = sum(layer.weight.numel() for layer in blocks.modules() if isinstance(layer, nn.Linear))
     once = model.get_classifier().weight.numel()

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from timm.loss import AsymmetricLossMultiLabel
-from timm.optim import param_groups_layer_decay
+from timm.optim import Muon, param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOSSES = ("bce", "asl")
+OPTIMIZERS = ("adamw", "muon")
 # Ridnik et al., Asymmetric Loss (arXiv:2009.14119), as SmilingWolf and animetimm set it for Danbooru's tags: no clip.
 ASL_GAMMA_POSITIVE, ASL_GAMMA_NEGATIVE, ASL_CLIP = 0.0, 2.0, 0.0
 ADAMW_BETAS = (0.9, 0.95)  # short runs: the second moment must not remember the warm-up for 1,000 steps
@@ -73,8 +74,32 @@ def start_head_at_log_odds(model: nn.Module, frequency: Tensor) -> None:
         model.get_classifier().bias.copy_(torch.logit(frequency))  # type: ignore[operator]
 
 
+def make_optimizer(
+    kind: str, model: nn.Module, lr: float, weight_decay: float, layer_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW, or Muon (Jordan 2024) for the blocks' matrices and AdamW for all else: head, norms, biases, positions.
+
+    Muon's updates are orthogonal matrices, so that rare directions are learnt as fast as common ones. They are scaled
+    to the size of AdamW's (Liu et al., arXiv:2502.16982), and one learning rate does for both.
+    """
+    groups = parameter_groups(model, weight_decay, layer_decay)
+    if kind == "adamw":
+        fused = next(model.parameters()).device.type == "cuda"
+        return torch.optim.AdamW(groups, lr, ADAMW_BETAS, fused=fused)
+    spared = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    positions = model.no_weight_decay()  # type: ignore[operator]
+    matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - spared
+    halves = []
+    for group in groups:
+        for fallback in (False, True):
+            chosen = [parameter for parameter in group["params"] if (id(parameter) not in matrices) == fallback]
+            if chosen:
+                halves.append(group | {"params": chosen, "use_fallback": fallback})
+    return Muon(halves, lr, betas=ADAMW_BETAS)
+
+
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
-    """AdamW's groups: no weight decay for norms, biases and position embeddings; rates that fall towards the input.
+    """An optimizer's groups: no decay for norms, biases and position embeddings; rates that fall towards the input.
 
     Args:
         layer_decay: block i of L learns at lr * layer_decay ** (L - i), the head at lr (BEiT, arXiv:2106.08254); 1 =

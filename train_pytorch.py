@@ -2,7 +2,7 @@
 
     python train_pytorch.py --dataset_root ./output-datasets --output_dir ./checkpoints
     python train_pytorch.py --resume                                            # go on after a stop, bit for bit
-    python train_pytorch.py --pretrained SmilingWolf/wd-eva02-large-tagger-v3 --image_size 448 --layer_decay 0.75
+    python train_pytorch.py --pretrained SmilingWolf/wd-eva02-large-tagger-v3 --image_size 448
     torchrun --nproc_per_node 8 train_pytorch.py                                # a process per GPU
 
 Writes <model>_epoch_X.pth after every epoch, <model>_best.pth, config.json, the vocabulary, metrics.csv and curves.png,
@@ -41,6 +41,9 @@ from trainer import Progress, Stopped, Trainer
 from training_data import EpochBatches, TaggedImages, make_loader
 
 DEFAULT_MODEL = "eva02_large"
+# What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
+FROM_SCRATCH = {"optimizer": "muon", "patch_dropout": 0.75, "layer_decay": 1.0}
+FROM_PRETRAINED = {"optimizer": "adamw", "patch_dropout": 0.0, "layer_decay": 0.75}
 BEST_START = "SmilingWolf/wd-eva02-large-tagger-v3"  # the best public weights for these tags
 
 
@@ -94,8 +97,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     model.add_argument(
         "--patch_dropout",
         type=cli.fraction,
-        default=0.0,
-        help="share of the patches that training leaves out, which saves as much time (default: %(default)s)",
+        help="share of the patches that training leaves out, which saves as much time (default: 0.75 from scratch, "
+        "0 with --pretrained)",
     )
     model.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
@@ -114,10 +117,16 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         help="batches per step: N x batch_size images, in the memory of one batch (default: %(default)s)",
     )
     training.add_argument(
+        "--optimizer",
+        choices=recipe.OPTIMIZERS,
+        help="muon: Muon for the blocks' matrices and AdamW for all else (default: muon from scratch, adamw with "
+        "--pretrained)",
+    )
+    training.add_argument(
         "--lr",
         type=cli.positive_float,
         default=1e-4,
-        help="AdamW's peak learning rate; 5e-4 suits the tiny and small models from scratch (default: %(default)s)",
+        help="peak learning rate; 4e-3 suits the tiny and small models from scratch (default: %(default)s)",
     )
     training.add_argument(
         "--warmup",
@@ -134,8 +143,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     training.add_argument(
         "--layer_decay",
         type=cli.positive_fraction,
-        default=1.0,
-        help="rate of each block to the one above: 0.75 suits --pretrained, 1 = all alike (default: %(default)s)",
+        help="rate of each block to the one above, 1 = all alike (default: 1 from scratch, 0.75 with --pretrained)",
     )
     training.add_argument(
         "--ema_decay",
@@ -215,6 +223,9 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--dry_run", action="store_true", help="print model, classes, steps and a memory estimate, and stop"
     )
     arguments = parser.parse_args(argv)
+    for name, value in (FROM_PRETRAINED if arguments.pretrained else FROM_SCRATCH).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     if arguments.epochs == 0 and not arguments.pretrained:
         parser.error("--epochs 0 only converts; name what with --pretrained")
     if arguments.resume and arguments.overwrite:
@@ -360,7 +371,7 @@ def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: st
     metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
     speed = {"images_per_s": images_per_second}
     if peak := hardware.peak_flops(trainer.device):
-        flops = hardware.training_flops(trainer.model, arguments.image_size)
+        flops = hardware.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)
         speed["MFU"] = images_per_second / trainer.world.size * flops / peak
     row = {"epoch": at.epoch, "step": at.step, "lr": rate, "train_loss": train_loss, **metrics, **speed}
     trainer.history.append(row)

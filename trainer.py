@@ -32,8 +32,9 @@ READ_LOSS_EVERY = 10  # steps; reading it waits for the device
 
 # The flags that decide about the weights: a run goes on only with the values that it began with.
 DECISIVE = (
-    "image_size", "hflip", "crop_min", "cutout", "mixup", "epochs", "lr", "warmup", "weight_decay", "layer_decay",
-    "drop_path", "patch_dropout", "ema_decay", "loss", "frequency_weighting", "seed", "early_stopping_metric",
+    "image_size", "hflip", "crop_min", "cutout", "mixup", "epochs", "optimizer", "lr", "warmup", "weight_decay",
+    "layer_decay", "drop_path", "patch_dropout", "ema_decay", "loss", "frequency_weighting", "seed",
+    "early_stopping_metric",
 )  # fmt: skip
 
 
@@ -73,8 +74,9 @@ class Trainer:
         self.world, self.device, self.arguments = world, world.device, arguments
         if arguments.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]
-        groups = recipe.parameter_groups(model, arguments.weight_decay, arguments.layer_decay)
-        self.optimizer = torch.optim.AdamW(groups, arguments.lr, recipe.ADAMW_BETAS, fused=self.device.type == "cuda")
+        self.optimizer = recipe.make_optimizer(
+            arguments.optimizer, self.model, arguments.lr, arguments.weight_decay, arguments.layer_decay
+        )
         self.schedule = recipe.warmup_and_cosine(
             self.optimizer, self.batches.steps * arguments.epochs, arguments.warmup
         )

@@ -91,6 +91,24 @@ def test_groups_have_the_decay_and_the_rate_they_should(model: Any) -> None:
     assert all(rate[scale] == pytest.approx(rate[1.0] * scale) for rate in rates for scale in rate)
 
 
+def test_muon_is_for_the_matrices_inside(model: Any) -> None:
+    optimizer = recipe.make_optimizer("muon", model, lr=1e-3, weight_decay=0.05, layer_decay=1.0)
+    by_muon = {id(p) for group in optimizer.param_groups if not group["use_fallback"] for p in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in by_muon}
+    assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.11.mlp.fc2.weight"} <= names
+    assert all(name.startswith("blocks.") or name == "patch_embed.proj.weight" for name in names)
+    everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(everything) == len(set(map(id, everything))) == len(list(model.parameters()))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model(torch.randn(2, 3, 28, 28)).square().sum().backward()
+    optimizer.step()
+    moved = (model.blocks[0].attn.qkv.weight - before["blocks.0.attn.qkv.weight"]).detach() / 1e-3
+    values = torch.linalg.svdvals(moved)
+    # Orthogonal, but for the directions that ten tokens have no gradient in; of the size that AdamW's would have.
+    assert values[4] > values[0] / 2
+    assert values[0].item() == pytest.approx(0.2 * 576**0.5, rel=0.4)
+
+
 def test_mixup_blends_images_and_targets_alike() -> None:
     pixels, targets = torch.rand(4, 3, 2, 2), torch.eye(4)
     same, _ = recipe.mixup(pixels, targets, 0.0, np.random.default_rng(0))
