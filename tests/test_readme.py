@@ -79,6 +79,8 @@ def test_every_command_runs(tmp_path: Path) -> None:
     for name in ("selected_tags.csv", "threshold.json"):
         shutil.copy(ROOT / name, tmp_path)
     Image.new("RGB", (320, 200), "orange").save(tmp_path / "test.png")
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(tmp_path / "test.png", tmp_path / "pictures")
     ran = 0
     try:
         for command in commands("README.md"):
