@@ -37,7 +37,7 @@ class Scale:
     epochs: int
     unseen: int
     image_size: int = 84
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
 
 
 FULL = Scale(posts=1280, pairs=1200, epochs=36, unseen=200)
@@ -83,15 +83,8 @@ def macro_f1(truths: Sequence[Iterable[str]], predictions: Sequence[Iterable[str
 
 def tag_images(folder: Path, images: Sequence[Path], *options: object, quietly: bool = False) -> str:
     """What wdv3_pytorch.py says of images."""
-    checkpoint = (
-        "--model_path",
-        "checkpoints/eva02_tiny_best.pth",
-        "--config_path",
-        "checkpoints/config.json",
-        "--tags_csv",
-        "checkpoints/selected_tags.csv",
-    )
-    return run("wdv3_pytorch.py", *checkpoint, *options, "--image_file", *images, cwd=folder, quietly=quietly)
+    model = ("--model_path", "checkpoints")
+    return run("wdv3_pytorch.py", *model, *options, "--image_file", *images, cwd=folder, quietly=quietly)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,12 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = [sys.executable, "-m", "tests.sample_booru", "draw", "--output-dir", str(folder.resolve() / "unseen")]
     subprocess.run([*command, "--posts", str(scale.unseen), "--first", str(FIRST_UNSEEN)], cwd=ROOT, check=True)
     images = sorted(path.relative_to(folder) for path in (folder / "unseen").iterdir() if path.suffix != ".txt")
-    lines = tag_images(folder, images, "--output_format", "jsonl", "--artist_threshold", 0, quietly=True).splitlines()
+    output = ("--output_format", "jsonl", "--report", "report.html")
+    lines = tag_images(folder, [Path("unseen")], *output, "--artist_threshold", 0, quietly=True).splitlines()
     results: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    return report(folder, images, results, started, arguments.quick)
+    return sum_up(folder, images, results, started, arguments.quick)
 
 
-def report(folder: Path, images: Sequence[Path], results: Sequence[dict[str, Any]], started: float, quick: bool) -> int:
+def sum_up(folder: Path, images: Sequence[Path], results: Sequence[dict[str, Any]], started: float, quick: bool) -> int:
     """Print what was learnt, and draw it; 1 where that is less than the goal."""
     category = {}
     for line in (folder / "selected_tags.csv").read_text(encoding="utf-8").splitlines()[1:]:
@@ -166,7 +160,7 @@ def report(folder: Path, images: Sequence[Path], results: Sequence[dict[str, Any
     for name in ("rating", "character", "general", "artist"):
         print(f"  {name}: {', '.join(truths[0].get(name, ['none']))}")
     print("\nWhat the model says:")
-    tag_images(folder, [example])
+    tag_images(folder, [example], "--artist_string", "nai")
     draw_result([folder / image for image in images[:6]], truths[:6], results[:6]).save(folder / "result.png")
     print(f"\n{folder / 'result.png'} shows more.\n")
 
@@ -174,6 +168,7 @@ def report(folder: Path, images: Sequence[Path], results: Sequence[dict[str, Any
     print(f"  macro-F1 of general tags   {score:.3f}")
     print(f"  the right artist first     {artist:.3f}")
     print(f"  after {time.monotonic() - started:.0f} seconds in all")
+    print(f"\nOpen {folder / 'report.html'} in a browser: all of them, with a slider for each threshold.")
     if not quick and min(score, artist) <= GOAL:
         print(f"demo: it should have learnt more: both above {GOAL}", file=sys.stderr)
         return 1
