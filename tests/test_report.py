@@ -163,10 +163,14 @@ class Window:
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self.refuse)
         self.page.on("request", lambda request: self.saw(request.url))
         self.page.goto(report_path.as_uri())
         self.page.wait_for_selector(".card h2")
+
+    def refuse(self, dialog: Any) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def saw(self, url: str) -> None:
         if not url.startswith(("file:", "data:", "blob:")):
@@ -266,7 +270,7 @@ def test_copied_prompts(window: Window) -> None:
 
 
 def test_copying_where_the_browser_denies_its_clipboard(window: Window) -> None:
-    window.page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('denied'))")
+    window.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('denied')) }")
     assert window.prompt("tags") == "1girl, long_hair, mika_(sample)"
     assert window.page.evaluate("document.activeElement.dataset.copy") == "tags"
 
