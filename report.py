@@ -25,7 +25,7 @@ PLACE_OF_DATA = "__DATA__"  # in the template, once
 
 LOWEST = 0.05  # tags less likely than this need no place in a report; thousands of them would weigh more than the image
 TOP_ARTISTS = 5  # in an artist string
-LONG_SIDE = 320  # pixels of a thumbnail, shown at up to 240 and sharp on denser screens
+LONG_SIDE = 320  # pixels of a thumbnail, shown at up to 260 and sharp on denser screens
 JPEG_QUALITY = 82
 GROUPS: tuple[Group, ...] = ("rating", "general", "character", "artist")
 

@@ -158,7 +158,7 @@ class Window:
     """
 
     def __init__(self, browser: Any, report_path: Path, **context: Any) -> None:
-        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **context)
+        self.context = browser.new_context(offline=True, permissions=["clipboard-read", "clipboard-write"], **context)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
