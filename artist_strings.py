@@ -3,24 +3,28 @@
 python wdv3_pytorch.py --image_file test.png --model_path checkpoints --artist_string nai
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from captions import spell
 
 
-def weight(probability: float) -> float:
-    """A prompt's weight in 0.5..1.5: neutral where the model is in two minds, and more the surer it is."""
-    return 0.5 + probability
+def weight(probability: float) -> str:
+    """A prompt's weight, 0.50 to 1.50: neutral where the model is in two minds, and more the surer it is.
+
+    Halves are rounded up, as report.html does it.
+    """
+    return f"{math.floor((0.5 + probability) * 100 + 0.5) / 100:.2f}"
 
 
 def _novelai(name: str, p: float) -> str:
     """NovelAI's numeric emphasis (version 4 and later): 1.20::artist:name::"""
-    return f"{weight(p):.2f}::artist:{spell(name, spaces=True)}::"
+    return f"{weight(p)}::artist:{spell(name, spaces=True)}::"
 
 
 def _stable_diffusion(name: str, p: float) -> str:
     """The emphasis of Stable Diffusion's interfaces, for Illustrious and NoobAI: (name:1.20)"""
-    return f"({spell(name, spaces=True, escape=True)}:{weight(p):.2f})"
+    return f"({spell(name, spaces=True, escape=True)}:{weight(p)})"
 
 
 SYNTAXES: dict[str, Callable[[str, float], str]] = {

@@ -49,7 +49,6 @@ FLAGS = {
     "caption_threshold": "--caption_threshold",
     "tags_threshold": "--tags_threshold",
 }
-IN_REPORT = 0.05  # probability from which a tag can be brought back by a slider of the report
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Any:
@@ -255,15 +254,15 @@ class Teller:
             string = artist_string(tagging.artist, self.arguments.artist_string, self.arguments.top_artists)
         return tagging, to_record(tagging, caption, listed, string)
 
-    def entry(self, path: Path, logits: Sequence[float]) -> dict[str, Any]:
-        """What the report needs: probabilities by category, without the hopeless ones."""
+    def entry(self, path: Path, logits: Sequence[float], lowest: float) -> Any:
+        """What the report needs, see report.Entry: probabilities by category, those of at least `lowest`."""
         probabilities = sigmoid(logits)
         entry: dict[str, Any] = {"image": path}
         for name, category in tags.CATEGORY_NUMBERS.items():
             entry[name] = {
                 self.vocabulary.names[i]: probabilities[i]
                 for i in self.vocabulary.indices(category)
-                if probabilities[i] >= IN_REPORT or category == tags.RATING
+                if probabilities[i] >= lowest or category == tags.RATING
             }
         return entry
 
@@ -303,7 +302,9 @@ class Printer:
 def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: bool) -> tuple[int, int]:
     """Print, write captions and report; how many images there were, and how many of them could not be read."""
     total = left_out = written = 0
-    entries: list[dict[str, Any]] = []
+    entries: list[Any] = []
+    if arguments.report:
+        import report  # here, for it brings Pillow
     file = replacing(arguments.output) if arguments.output else contextlib.nullcontext(sys.stdout)
     with file as out:
         quiet = arguments.write_captions and not arguments.output and not arguments.dry_run
@@ -324,15 +325,13 @@ def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: 
                     warn(f"error: {error}")
                     left_out += 1
             if arguments.report:
-                entries.append(teller.entry(path, logits))
+                entries.append(teller.entry(path, logits, report.LOWEST))
         if not quiet:
             printer.end()
     if arguments.write_captions and not arguments.dry_run:
         warn(f"{written} captions written")
     if arguments.report and entries:
-        import report
-
-        report.write_report(arguments.report, entries, teller.thresholds)
+        report.write_report(arguments.report, entries, teller.thresholds, arguments.top_artists)
         warn(f"{arguments.report}: open it in a browser")
     return total, left_out
 

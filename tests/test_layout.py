@@ -29,6 +29,7 @@ HEAVY = {"torch", "timm", "tensorflow", "pandas", "httpx", "PIL", "numpy"}
         ("tags", set()),
         ("model_config", set()),
         ("images", {"PIL", "numpy"}),
+        ("report", {"PIL", "numpy"}),
         ("records", {"numpy"}),
         ("replace_blanks", set()),
         ("generate_selected_tags", {"pandas", "httpx", "numpy"}),
