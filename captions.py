@@ -91,7 +91,7 @@ def appended(standing: str, caption: str) -> str:
     """A caption with the tags at its end that it lacks, whatever their spelling; what stands there is not changed."""
 
     def key(tag: str) -> str:
-        return danbooru_spelling(tag.replace("\\", ""))
+        return danbooru_spelling(tag.replace("\\", "")).lower()
 
     there = {key(tag) for tag in tags.parse_tags(standing)}
     new = [tag for tag in tags.parse_tags(caption) if key(tag) not in there]

@@ -41,7 +41,11 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
     ours = next((spec for spec in MODELS.values() if spec["architecture"] == architecture), None)
     try:
         if ours is None:
-            return timm.create_model(architecture, **arguments)
+            # Not create_model: it drops arguments that are null, which tell timm's own loader to leave a layer out. And
+            # a config.json is a stranger's file: it shall not make timm fetch or unpickle anything.
+            if not timm.is_model(architecture):
+                raise ValueError("timm knows no such model")
+            return timm.model_entrypoint(architecture)(**arguments | {"pretrained": False})
         return Eva(**COMMON | {key: value for key, value in ours.items() if key != "architecture"} | arguments)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({error}); check it") from None

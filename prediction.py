@@ -7,11 +7,10 @@ torch is imported at the first image that the cache does not know.
 
 import hashlib
 import os
-import sys
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,22 @@ class Model:
         self.size: int = config["pretrained_cfg"]["input_size"][1]
         self.images = 0
         self.seconds = 0.0
-        self._world: Any = None
+        self.device: Any = None
         self._module: Any = None
 
-    @property
-    def world(self) -> Any:
-        """This process's place among those of torchrun, and its device; see processes.World."""
-        if self._world is None:
-            import processes
+    def _load(self) -> None:
+        import torch
 
-            self._world = processes.join(self.device_name)
-        return self._world
+        import models
+        from processes import pick_device
+
+        self.device = pick_device(self.device_name)
+        self._module = models.load(self.config, self.weights)
+        if self.precision == "bfloat16":
+            for module in self._module.modules():
+                if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+                    module.to(torch.bfloat16)  # once, where autocast would do it for every batch
+        self._module.to(self.device)
 
     def prepare(self, data: bytes) -> Any:
         """The pixels of an image file: uint8 (H, W, 3) in the model's channel order.
@@ -67,21 +71,26 @@ class Model:
         """The logits of N images, each C float32.
 
         Raises:
-            UserError: the device is not there, or the weights cannot be loaded.
+            UserError: the device is not there, its memory is too small, or the weights cannot be loaded.
         """
+        if self._module is None:
+            self._load()
         import torch
 
         import models
 
-        device = self.world.device
-        if self._module is None:
-            self._module = models.load(self.config, self.weights).to(device)
         started = time.perf_counter()
-        with torch.inference_mode():
-            batch = torch.stack([torch.from_numpy(each.copy()) for each in pixels]).to(device)  # (N, H, W, 3)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits = self._module(models.normalise(batch, self.config))
-            rows = [array("f", row.tobytes()) for row in logits.float().cpu().numpy()]
+        batch = torch.stack([torch.from_numpy(each.copy()) for each in pixels])  # (N, H, W, 3)
+        # Autocast, and not a model of bfloat16: norms, softmax and RoPE's tables stay float32.
+        reduced = torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16")
+        try:
+            with torch.inference_mode(), reduced:
+                logits = self._module(models.normalise(batch.to(self.device), self.config)).float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"--batch_size {len(pixels)}: more than the memory of {self.device} holds; halve it"
+            ) from None
+        rows = [array("f", row.tobytes()) for row in logits]
         self.seconds += time.perf_counter() - started
         self.images += len(rows)
         return rows
@@ -92,11 +101,11 @@ class Model:
             return f"{total} images from the cache"
         rate = f"{self.images / self.seconds:.1f} images/s"
         known = f", {total - self.images} more from the cache" if total > self.images else ""
-        return f"{self.world.device}, {self.precision}: {self.images} images, {rate}{known}"
+        return f"{self.device}, {self.precision}: {self.images} images, {rate}{known}"
 
 
 def predictions(
-    paths: Sequence[Path], model: Model, cache: PredictionCache | None, key: bytes, batch_size: int
+    paths: Iterable[Path], model: Model, cache: PredictionCache | None, key: bytes, batch_size: int
 ) -> Iterator[Result]:
     """For each image in turn its logits, or why it could not be read.
 
@@ -154,22 +163,3 @@ def _finish(
             if cache:
                 cache.put(image_key, found.tobytes())
         yield path, found
-
-
-def shared_out(
-    paths: Sequence[Path], model: Model, cache: PredictionCache | None, key: bytes, batch_size: int
-) -> Iterator[Result] | None:
-    """`predictions`, shared out among the processes of torchrun; None in all of them but the first."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return predictions(paths, model, cache, key, batch_size)
-    import torch.distributed as dist
-
-    world = model.world
-    own = list(predictions(paths[world.rank :: world.size], model, cache, key, batch_size))
-    everything: list[list[Result]] | None = [[] for _ in range(world.size)] if world.is_first else None
-    dist.gather_object(own, everything)
-    print(f"process {world.rank}: {model.summary(len(own))}", file=sys.stderr)
-    world.stop()
-    if everything is None:
-        return None
-    return (everything[number % world.size][number // world.size] for number in range(len(paths)))

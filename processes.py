@@ -55,37 +55,50 @@ class World:
             dist.destroy_process_group()
 
 
-def join(device_name: str) -> World:
-    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+def pick_device(name: str) -> torch.device:
+    """The device of a name; of several GPUs each process of torchrun has its own.
 
     Args:
-        device_name: "auto" (CUDA, then Apple's MPS, then the CPU), "cuda", "mps" or "cpu".
+        name: "auto" (CUDA, then Apple's MPS, then the CPU), "cuda", "mps" or "cpu".
 
     Raises:
         UserError: a device was asked for that is not there; nothing falls back to the CPU in silence.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(device for device in available if available[device]) if device_name == "auto" else device_name
+    if name == "auto":
+        name = next(device for device in available if available[device])
     if not available[name]:
         raise UserError(
             f"--device {name}: torch {torch.__version__} sees no such device; pass --device cpu, or "
             "install a driver and a build of torch that match"
         )
+    if name != "cuda":
+        return torch.device(name)
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    if rank >= torch.cuda.device_count():
+        raise UserError(
+            f"--nproc_per_node: process {rank} has no GPU of its own among {torch.cuda.device_count()}; start as many "
+            "processes as there are GPUs"
+        )
+    return torch.device("cuda", rank) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+
+
+def join(device_name: str) -> World:
+    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+
+    Args:
+        device_name: see `pick_device`.
+
+    Raises:
+        UserError: see `pick_device`, or a device that does not work in several processes.
+    """
+    device = pick_device(device_name)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
-        return World(0, 1, torch.device(name))
-    if name == "cuda":
-        local_rank = int(os.environ["LOCAL_RANK"])
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"--nproc_per_node: process {local_rank} has no GPU of its own among {torch.cuda.device_count()}; "
-                "start as many processes as there are GPUs"
-            )
-        device = torch.device("cuda", local_rank)
+        return World(0, 1, device)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    elif name == "cpu":
-        device = torch.device("cpu")
-    else:
-        raise UserError(f"--device {name}: only cuda and cpu work in several processes; start it without torchrun")
-    dist.init_process_group("nccl" if name == "cuda" else "gloo")
+    elif device.type != "cpu":
+        raise UserError(f"--device {device}: only cuda and cpu work in several processes; start it without torchrun")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, device)

@@ -54,9 +54,16 @@ class Vocabulary:
         """SHA-256 over the names joined by newlines: the fingerprint that datasets and checkpoints carry."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
+    @cached_property
+    def _by_category(self) -> dict[int, list[int]]:
+        members: dict[int, list[int]] = {number: [] for number in CATEGORY_NAMES}
+        for i, number in enumerate(self.categories):
+            members[number].append(i)
+        return members
+
     def indices(self, category: int) -> list[int]:
         """The label indices of one category, rising."""
-        return [i for i, number in enumerate(self.categories) if number == category]
+        return self._by_category[category]
 
 
 # --- the txt beside an image ----------------------------------------------------------------------------------------

@@ -21,13 +21,14 @@ from typing import Any
 
 import cli
 import model_files
+import process_group
 import tags
 from artist_strings import SYNTAXES, artist_string
 from captions import EXISTING, ORDERS, Style, arrange, caption_path, danbooru_spelling, join, write_caption
 from files import UserError, replacing
 from model_config import read_config
 from model_files import ModelFiles
-from prediction import DEVICES, PRECISIONS, Model, Result, shared_out
+from prediction import DEVICES, PRECISIONS, Model, Result, predictions
 from prediction_cache import PredictionCache, default_path, fingerprint
 from selection import (
     CSV_COLUMNS,
@@ -139,6 +140,10 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         parser.error("--mcut and --thresholds per_tag both set the thresholds; pass one of them")
     if arguments.pool and (arguments.write_captions or arguments.report):
         parser.error("--pool gives one answer for all images, --write_captions and --report one for each; pass one")
+    if arguments.report and (arguments.mcut or arguments.thresholds == "per_tag"):
+        parser.error("--report has sliders of its own; it goes neither with --mcut nor with --thresholds per_tag")
+    if arguments.dry_run and not arguments.write_captions:
+        parser.error("--dry_run belongs to --write_captions")
     return arguments
 
 
@@ -195,18 +200,17 @@ def check_vocabulary(vocabulary: tags.Vocabulary, csv_path: Path, config: Mappin
     raise UserError(f"{csv_path}: not the tags that the model was trained with ({difference}); {mend}")
 
 
-def without_captions(paths: Sequence[Path], arguments: Any) -> list[Path]:
-    """The images that still need a caption: what is done is passed over before the model is asked.
-
-    Raises:
-        UserError: two images would share one txt.
-    """
+def without_shared(paths: Sequence[Path]) -> list[Path]:
+    """The images that have a txt of their own: of a.jpg and a.png only the first would keep its caption."""
     owners: dict[Path, Path] = {}
     for path in paths:
-        if (other := owners.setdefault(caption_path(path), path)) != path:
-            raise UserError(f"{path}: has the same txt as {other.name}; rename one of them")
-    if arguments.existing != "skip":
-        return list(paths)
+        if (owner := owners.setdefault(caption_path(path), path)) != path:
+            warn(f"error: {path}: has the same txt as {owner.name}; rename one of them")
+    return list(owners.values())
+
+
+def without_captions(paths: Sequence[Path]) -> list[Path]:
+    """The images that still need a caption: what is done is passed over before the model is asked."""
     left = [path for path in paths if not caption_path(path).exists()]
     if len(left) < len(paths):
         warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
@@ -271,32 +275,36 @@ class Printer:
     """Writes records in a format, one after the other."""
 
     def __init__(self, file: Any, output_format: str, titles: bool) -> None:
-        self.file, self.format, self.titles = file, output_format, titles
+        self.out, self.format, self.titles = file, output_format, titles
         self.count = 0
         if output_format == "csv":
             self._row(CSV_COLUMNS)
 
+    def _write(self, text: str) -> None:
+        # A file's name may be no Unicode; its escapes are right in JSON, and readable elsewhere.
+        self.out.write(text.encode("utf-8", "backslashreplace").decode())
+
     def _row(self, values: Sequence[str]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(values)
-        self.file.write(line.getvalue())
+        self._write(line.getvalue())
 
     def add(self, tagging: Tagging, record: Mapping[str, Any]) -> None:
         if self.format == "text":
             title = f"== {record['image']} ==\n" if self.titles else ""
-            self.file.write(title + format_text(record, tagging.thresholds) + "\n")
+            self._write(title + format_text(record, tagging.thresholds) + "\n")
         elif self.format == "csv":
             self._row(csv_row(record))
         elif self.format == "jsonl":
-            self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._write(json.dumps(record, ensure_ascii=False) + "\n")
         else:
-            self.file.write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=False, indent=2))
+            self._write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=False, indent=2))
         self.count += 1
-        self.file.flush()
+        self.out.flush()
 
     def end(self) -> None:
         if self.format == "json":
-            self.file.write("\n]\n" if self.count else "[]\n")
+            self._write("\n]\n" if self.count else "[]\n")
 
 
 def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: bool) -> tuple[int, int]:
@@ -362,10 +370,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return cli.DONE
 
     paths = find_images(arguments.image_file, arguments.recursive)
+    given = len(paths)
     if arguments.write_captions:
-        paths = without_captions(paths, arguments)
-        if not paths:
-            return cli.DONE
+        paths = without_shared(paths)
+    shared = given - len(paths)
+    if arguments.write_captions and arguments.existing == "skip":
+        paths = without_captions(paths)
+    if not paths:
+        return cli.INCOMPLETE if shared else cli.DONE
+    tell_of_unknown(arguments, vocabulary, found.tags_csv)
     style = Style(
         order=arguments.tag_order,
         exclude=frozenset(arguments.exclude_tags),
@@ -378,10 +391,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache = None if arguments.no_cache else PredictionCache(default_path())
     key = fingerprint(found.weights, config, arguments.device, arguments.precision)
     try:
-        results = shared_out(paths, model, cache, key, arguments.batch_size)
-        if results is None:
-            return cli.DONE  # torchrun's first process speaks for all
-        if len(paths) > 1:
+        results = process_group.split(paths, lambda some: predictions(some, model, cache, key, arguments.batch_size))
+        if process_group.RANK:
+            list(results)  # of nothing: the first process of torchrun speaks for all
+            warn(f"process {process_group.RANK}: {model.summary(model.images)}")
+            return cli.DONE
+        # A bar among results on the same terminal would be torn to pieces.
+        if len(paths) > 1 and (arguments.output or arguments.write_captions or not sys.stdout.isatty()):
             results = with_progress(results, len(paths))
         if arguments.pool:
             results = pooled(results)
@@ -392,7 +408,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn(model.summary(len(paths)))
     if left_out == total:
         return cli.UNUSABLE
-    return cli.INCOMPLETE if left_out else cli.DONE
+    return cli.INCOMPLETE if left_out or shared else cli.DONE
+
+
+def tell_of_unknown(arguments: Any, vocabulary: tags.Vocabulary, csv_path: Path) -> None:
+    """Warn of flags that can have no effect."""
+    for name in (*arguments.exclude_tags, *arguments.always_first):
+        if name not in vocabulary.index:
+            warn(f"warning: {name} is no tag of {csv_path}")
+    if arguments.artist_string and not vocabulary.indices(tags.ARTIST):
+        warn(f"warning: {csv_path} has no artists (category 1), so no image has an artist string")
 
 
 def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:

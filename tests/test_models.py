@@ -134,6 +134,7 @@ def test_other_architectures_of_wd_v3_load_as_timm_builds_them(architecture: str
     ("change", "words"),
     [
         ({"architecture": "eva03_huge"}, "eva03_huge"),
+        ({"architecture": "vit_tiny_patch16_224", "model_args": {"checkpoint_path": "x.pth"}}, "checkpoint_path"),
         ({"architecture": "vit_tiny_patch16_224", "model_args": {"no_such_argument": 1}}, "no_such_argument"),
         ({"model_args": {"no_such_argument": 1}}, "no_such_argument"),
     ],

@@ -271,9 +271,28 @@ def test_captions_for_training(checkpoint: Path, pictures: Path, capsys: pytest.
 
 def test_two_images_never_share_a_txt(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(pictures / "1.jpg", pictures / "1.jpeg")
-    assert tag(checkpoint, "--image_file", pictures, "--write_captions") == 2
-    assert "1.jpg: has the same txt as 1.jpeg" in error_line(capsys.readouterr().err)
-    assert not list(pictures.glob("*.txt"))
+    (pictures / "damaged.png").unlink()
+    assert tag(checkpoint, "--image_file", pictures, "--write_captions") == 1
+    assert "1.jpg: has the same txt as 1.jpeg" in capsys.readouterr().err
+    assert len(list(pictures.glob("*.txt"))) == 3
+
+
+def test_names_that_are_no_unicode(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    odd = pictures / os.fsdecode(b"\xff.jpg")
+    shutil.copy(pictures / "1.jpg", odd)
+    for output_format in ("text", "json", "jsonl", "csv"):
+        output = tmp_path / f"said.{output_format}"
+        flags = ["--image_file", odd, pictures / "2.jpg", "--output_format", output_format, "--output", output]
+        assert tag(checkpoint, *flags) == 0
+        assert "\\udcff.jpg" in output.read_text(encoding="utf-8")
+
+
+def test_flags_without_effect_are_warned_of(
+    checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag(checkpoint, "--image_file", pictures / "1.jpg", "--exclude_tags", "solo, no such tag") == 0
+    lines = [line for line in lines_of(capsys.readouterr().err) if "warning" in line]
+    assert len(lines) == 1 and "no_such_tag is no tag of" in lines[0]
 
 
 # --- artists --------------------------------------------------------------------------------------------------------

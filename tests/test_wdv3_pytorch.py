@@ -215,7 +215,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for path in paths:
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
 
-    monkeypatch.setattr(script, "shared_out", predict)
+    monkeypatch.setattr(script, "predictions", predict)
     monkeypatch.chdir(tmp_path)
     rows = [f"{name},{category}" for name, (category, _) in EXAMPLE.items()]
     csv_path = write_csv(tmp_path / "selected_tags.csv", rows)
@@ -378,6 +378,8 @@ def test_wrong_values_are_refused(example: Path, capsys: pytest.CaptureFixture[s
         (["--image_file", "x", "--model_path", "x", "--model_repo", "x"], "--model_repo"),
         (["--image_file", "x", "--model_path", "x", "--mcut", "--thresholds", "per_tag"], "--mcut"),
         (["--image_file", "x", "--model_path", "x", "--pool", "--write_captions"], "--pool"),
+        (["--image_file", "x", "--model_path", "x", "--report", "x", "--mcut"], "--report"),
+        (["--image_file", "x", "--model_path", "x", "--dry_run"], "--dry_run"),
     ],
 )
 def test_flags_that_are_missing_or_contradict_each_other(
