@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 from captions import spell
 
+BACKSLASH = "\\"  # what escapes parentheses must be escaped itself
+
 
 def weight(probability: float) -> str:
     """A prompt's weight, 0.50 to 1.50: neutral where the model is in two minds, and more the surer it is.
@@ -24,7 +26,7 @@ def _novelai(name: str, p: float) -> str:
 
 def _stable_diffusion(name: str, p: float) -> str:
     """The emphasis of Stable Diffusion's interfaces, for Illustrious and NoobAI: (name:1.20)"""
-    return f"({spell(name, spaces=True, escape=True)}:{weight(p)})"
+    return f"({spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}:{weight(p)})"
 
 
 SYNTAXES: dict[str, Callable[[str, float], str]] = {

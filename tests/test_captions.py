@@ -113,3 +113,7 @@ def test_the_syntax_of_each_prompt(syntax: str, expected: str) -> None:
     assert artist_string(ARTISTS, syntax, 5) == expected
     assert artist_string(ARTISTS, syntax, 1) == expected.split(", ")[0]
     assert artist_string({}, syntax, 5) == ""
+
+
+def test_halves_are_rounded_up_as_the_report_does_it() -> None:
+    assert artist_string({"a\\b": 0.625}, "sdxl", 1) == "(a\\\\b:1.13)"
