@@ -111,11 +111,11 @@ def answers(folder: Path, rounds: int) -> None:
     def first() -> float:
         shutil.rmtree(cache, ignore_errors=True)
         levels.write_text('{"general_threshold": 0.35}')
-        return wall(*ours, EVA02_TAGGER_CACHE=str(cache))
+        return wall(*ours, XDG_CACHE_HOME=str(cache))
 
     def again() -> float:
         levels.write_text('{"general_threshold": 0.5}')
-        return wall(*ours, EVA02_TAGGER_CACHE=str(cache))
+        return wall(*ours, XDG_CACHE_HOME=str(cache))
 
     def straightforward() -> float:
         return wall("-c", STRAIGHTFORWARD, folder / "config.json", weights, picture, CUDA_VISIBLE_DEVICES="")
@@ -130,20 +130,20 @@ def answers(folder: Path, rounds: int) -> None:
 def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_size: int) -> None:
     import onnxruntime
     import torch
-    from inference import Runner
 
     import onnx_export
     from model_config import read_config
+    from prediction import Model
 
     torch.set_num_threads(threads)
     config, weights = read_config(folder / "config.json"), folder / "eva02_large_best.pth"
     if not (folder / "model.onnx").exists():
-        print(onnx_export.export(config, weights, folder / "model.onnx"))
+        print(onnx_export.write(folder / "model.onnx", weights, config))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
-    runners = {precision: Runner(config, weights, "cpu", precision) for precision in ("float32", "bfloat16")}
+    models = {precision: Model(weights, config, "cpu", precision) for precision in ("float32", "bfloat16")}
 
     def timed(run: Callable[[], object]) -> Callable[[], float]:
         def measure() -> float:
@@ -155,8 +155,8 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
 
     contenders = {
         "onnxruntime": timed(lambda: session.run(None, {"input": pixels.astype(np.float32)})),
-        "ours, float32": timed(lambda: runners["float32"](pixels)),
-        "ours, bfloat16": timed(lambda: runners["bfloat16"](pixels)),
+        "ours, float32": timed(lambda: models["float32"](pixels)),
+        "ours, bfloat16": timed(lambda: models["bfloat16"](pixels)),
     }
     medians(1, contenders)  # warm-up
     found = medians(rounds, contenders)
