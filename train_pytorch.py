@@ -394,7 +394,7 @@ def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: st
         f"{format_metrics(metrics | {key: value for key, value in speed.items() if key == 'MFU'})}"
     )
     if better and evaluation:
-        line += "".join(f"\n  {words}" for words in evaluation.report())
+        trainer.report = evaluation.report()
     trainer.progress = Progress(at.epoch + 1, step=at.step, best=at.best, best_epoch=at.best_epoch)
     trainer.loss_sum.zero_()
     trainer.save_state()
@@ -511,6 +511,8 @@ def train(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: str, s
     at = trainer.progress
     what = f"mAP {-at.best:.4f}" if arguments.early_stopping_metric == "map" else f"loss {at.best:.4f}"
     say(f"best: epoch {at.best_epoch}, {what}, {arguments.output_dir / name}_best.pth")
+    for line in trainer.report:
+        say(f"  {line}")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Trainer:
             self.network = torch.compile(self.network)
         self.progress = Progress()
         self.history: list[dict[str, float]] = []  # metrics.csv
+        self.report: list[str] = []  # how the best epoch's thresholds do
         self.stop = training_state.StopRequest()
         self.loss_sum = torch.zeros((), device=self.device)
         self.first_bad_step = torch.full((), -1, device=self.device)
@@ -260,6 +261,7 @@ class Trainer:
             "settings": self.settings(),
             "progress": vars(self.progress) | {"loss_sum": losses.item() / self.world.size},
             "history": self.history,
+            "report": self.report,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
@@ -278,7 +280,7 @@ class Trainer:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
-        self.history = state["history"]
+        self.history, self.report = state["history"], state["report"]
 
     def settings(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""

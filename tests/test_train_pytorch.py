@@ -132,8 +132,8 @@ def test_the_metrics_of_every_epoch_are_printed(
 ) -> None:
     assert train(records, tmp_path / "out", "--epochs", 2) == 0
     captured = capsys.readouterr()
-    *lines, best = captured.out.splitlines()
-    first, second = (line for line in lines if not line.startswith("  "))  # indented: the best epoch's thresholds
+    first, second, best, *thresholds = captured.out.splitlines()
+    assert thresholds[0].startswith("  general_threshold 0.") and "macro-F1 0." in thresholds[0]
     metrics = dict(re.findall(r"(\w+) ([0-9.]+)(?:,|$)", second))
     assert first.startswith("epoch 1: ") and second.startswith("epoch 2: ") and "images/s" in second
     names = {"train_loss", "loss", "mAP", "mAP_rating", "mAP_general", "macro_F1", "micro_F1", "threshold"}
