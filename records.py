@@ -9,11 +9,11 @@ line `offset size` per record.
 
 import bisect
 import itertools
-import mmap
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -135,7 +135,9 @@ def scan(path: Path) -> list[int]:
 
 
 class RecordFile:
-    """The records of one TFRecord file, by number. It can be sent to a worker process, which maps the file anew.
+    """The records of one TFRecord file, by number. It can be sent to a worker process, which opens the file anew.
+
+    Not mapped into memory: a training run would then seem to grow until it holds the whole file.
 
     Raises:
         UserError: on opening, where the file is missing or damaged; on reading, where a record's checksum is wrong.
@@ -146,7 +148,7 @@ class RecordFile:
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; make it with create_tfrecord.py")
         self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
-        self._data: mmap.mmap | None = None
+        self._file: IO[bytes] | None = None
 
     def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
         """From the .idx where it fits the file, else from the file itself."""
@@ -164,21 +166,27 @@ class RecordFile:
         return len(self.sizes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None}
+        return {**self.__dict__, "_file": None}
 
     def read(self, number: int) -> bytes:
         """The serialized Example of one record, checked against both of its checksums."""
-        if self._data is None:
-            with open(self.path, "rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        offset, size = int(self.offsets[number]), int(self.sizes[number])
-        frame = self._data[offset : offset + size]
+        frame = self._read_at(int(self.offsets[number]), size := int(self.sizes[number]))
+        if len(frame) != size:
+            raise UserError(f"{self.path}: record {number} is cut off; write it again with create_tfrecord.py")
         length, head_crc = HEADER.unpack_from(frame)
         data = frame[HEADER.size : -FOOTER.size]
         (data_crc,) = FOOTER.unpack_from(frame, size - FOOTER.size)
         if length != len(data) or head_crc != masked_crc(frame[:8]) or data_crc != masked_crc(data):
             raise UserError(f"{self.path}: record {number} is damaged; write it again with create_tfrecord.py")
         return data
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        if self._file is None:
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115, for the next record
+        if hasattr(os, "pread"):  # a forked process shares this one's place in the file
+            return os.pread(self._file.fileno(), size, offset)
+        self._file.seek(offset)
+        return self._file.read(size)
 
     def __getitem__(self, number: int) -> Record:
         try:

@@ -138,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = [sys.executable, "-m", "tests.sample_booru", "draw", "--output-dir", str(folder.resolve() / "unseen")]
     subprocess.run([*command, "--posts", str(scale.unseen), "--first", str(FIRST_UNSEEN)], cwd=ROOT, check=True)
     images = sorted(path.relative_to(folder) for path in (folder / "unseen").iterdir() if path.suffix != ".txt")
-    output = ("--output_format", "jsonl", "--report", "report.html")
-    lines = tag_images(folder, [Path("unseen")], *output, "--artist_threshold", 0, quietly=True).splitlines()
+    everything = ("--output_format", "jsonl", "--artist_threshold", 0)
+    lines = tag_images(folder, [Path("unseen")], *everything, quietly=True).splitlines()
     results: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return sum_up(folder, images, results, started, arguments.quick)
 
@@ -161,6 +161,7 @@ def sum_up(folder: Path, images: Sequence[Path], results: Sequence[dict[str, Any
         print(f"  {name}: {', '.join(truths[0].get(name, ['none']))}")
     print("\nWhat the model says:")
     tag_images(folder, [example], "--artist_string", "nai")
+    tag_images(folder, [Path("unseen")], "--report", "report.html", quietly=True)
     draw_result([folder / image for image in images[:6]], truths[:6], results[:6]).save(folder / "result.png")
     print(f"\n{folder / 'result.png'} shows more.\n")
 
