@@ -53,7 +53,7 @@ class TaggingLoss(nn.Module):
 
 def tag_frequency(counts: Sequence[int], images: int) -> Tensor:
     """The share of the images that has each tag, (C,) float64, kept off 0 and 1 by half an image."""
-    return (torch.tensor(counts, dtype=torch.float64) + 0.5) / (images + 1)
+    return (torch.tensor(counts, dtype=torch.float64).clamp(max=images) + 0.5) / (images + 1)
 
 
 def positive_weights(frequency: Tensor, power: float) -> Tensor | None:

@@ -137,7 +137,7 @@ def test_a_cutout_hides_its_share(records: Any) -> None:
     def pixels_of(dataset: TaggedImages, epoch: int) -> np.ndarray:
         sample = dataset[epoch, 0]
         assert not isinstance(sample, UserError)
-        return sample[0]
+        return sample[0].numpy()
 
     before, after, again = pixels_of(plain, 1), pixels_of(cut, 1), pixels_of(cut, 1)
     hole = (after == 128).all(-1) & (before != 128).any(-1)
@@ -181,7 +181,9 @@ def test_every_image_comes_once_and_processes_share_each_step(
 
 
 def test_labels_stay_sparse_until_the_device() -> None:
-    pixels = np.zeros((2, 2, 3), np.uint8)
-    stacked, rows, columns = collate([(pixels, [3]), (pixels, []), (pixels, [0, 99_999])])  # type: ignore[misc]
+    pixels = torch.zeros(2, 2, 3, dtype=torch.uint8)
+    batch = collate([(pixels, [3]), (pixels, []), (pixels, [0, 99_999])])
+    assert not isinstance(batch, UserError)
+    stacked, rows, columns = batch
     assert stacked.shape == (3, 2, 2, 3)
     assert (rows.tolist(), columns.tolist()) == ([0, 2, 2], [3, 0, 99_999])

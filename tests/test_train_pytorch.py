@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import images
 import models
 import processes
 import tags
@@ -29,7 +30,7 @@ from records import RecordFile, RecordFiles
 from tests.conftest import INPUT_SIZE, STORED_SIZE
 from tests.helpers import error_line, flip_byte, lines_of, run_script, tree
 from trainer import Trainer
-from training_data import Batch, EpochBatches, TaggedImages, make_loader
+from training_data import Batch, EpochBatches, TaggedImages, decode, make_loader
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
 CPU = torch.device("cpu")
@@ -385,10 +386,10 @@ def opened(records: Path, **options: Any) -> TaggedImages:
     return TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "RGB", **options)
 
 
-def pixels_of(images: TaggedImages, epoch: int, number: int) -> np.ndarray:
-    sample = images[epoch, number]
+def pixels_of(dataset: TaggedImages, epoch: int, number: int) -> np.ndarray:
+    sample = dataset[epoch, number]
     assert not isinstance(sample, UserError)
-    return sample[0]
+    return sample[0].numpy()
 
 
 def decoded(records: Path, number: int) -> Image.Image:
@@ -421,6 +422,27 @@ def test_crops_differ_by_epoch_and_seed_and_come_again(records: Path) -> None:
     assert len({pixels.tobytes() for pixels in cropped}) == 4
     assert all(pixels.shape == (STORED_SIZE, STORED_SIZE, 3) for pixels in cropped)
     assert np.array_equal(cropped[3], pixels_of(opened(records, crop_min=0.5, seed=1), 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGBA", {}),
+        ("JPEG", "RGB", {"exif": True}),
+    ],
+)
+def test_decoding_is_that_of_images(kind: str, mode: str, options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.fromarray(noise).convert(mode).save(out, kind, **({"exif": exif} if options else {}))
+    assert np.array_equal(decode(out.getvalue()).numpy(), np.asarray(images.open_image(out.getvalue())))
+    with pytest.raises(UserError):
+        decode(out.getvalue()[:200])
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--hflip", 1), ("--crop_min", 0.5), ("--seed", 3)])
