@@ -16,7 +16,10 @@ trained checkpoint and real pictures, else on the random one and noise.
 
 On two cores of a Xeon with AMX, torch 2.15, onnxruntime 1.32, 224 x 224 pixels (other work on the machine):
 
-{RESULTS}
+  first answer     4.14 s against 10.38 s: 0.40
+  threshold loop   0.09 s against 4.14 s: 1/47
+  throughput       see the closing line of a run: float32 keeps pace with onnxruntime, bfloat16 makes 2.7 of it
+  agreement        99.1 % of the tags (random weights, noise)
 """
 
 import argparse
