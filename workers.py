@@ -70,16 +70,20 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = min(count, WINDOWS_LIMIT) if sys.platform == "win32" else count
-        self._pool = self._new_pool()
+        self._pool = self._new_pool(self.count)
+        self._suspects: Executor | None = None  # one process for items of batches that crashed
 
-    def _new_pool(self) -> Executor:
-        return ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _start_process)
+    @staticmethod
+    def _new_pool(count: int) -> Executor:
+        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_process)
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._suspects):
+            if pool:
+                pool.shutdown(cancel_futures=True)
 
     def map(
         self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterable[Sequence[T]], crashed: C
@@ -102,10 +106,13 @@ class Workers:
                 return self._pool.submit(function, batch)
 
         def alone(item: T) -> R | C:
-            """The result of an item that was under way when a process died."""
+            """The result of an item that was under way when a process died, in a process without company."""
+            self._suspects = self._suspects or self._new_pool(1)
             try:
-                return submit([item]).result()[0]
+                return self._suspects.submit(function, [item]).result()[0]
             except BrokenProcessPool:
+                self._suspects.shutdown()
+                self._suspects = None
                 return crashed
 
         for batch, future in in_order(submit, batches, IN_FLIGHT * self.count):
@@ -117,7 +124,7 @@ class Workers:
 
     def _revive(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-        self._pool = self._new_pool()
+        self._pool = self._new_pool(self.count)
         try:
             self._pool.submit(os.getpid).result()
         except BrokenProcessPool:

@@ -4,6 +4,7 @@ python -m pytest tests/test_workers.py
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -19,6 +20,13 @@ def double(items: Sequence[int]) -> list[int]:
         if item < 0:
             os._exit(1)
     return [2 * item for item in items]
+
+
+def slowly(items: Sequence[int]) -> list[int]:
+    """As `double`, but 3 takes long, and -2 ends the process after a while."""
+    for item in items:
+        time.sleep({3: 1.0, -2: 0.3}.get(item, 0))
+    return double(items)
 
 
 def refuse(items: Sequence[int]) -> list[int]:
@@ -45,6 +53,15 @@ def test_an_item_that_kills_its_process_costs_itself_alone(workers: Workers, bad
     items = [-1 if number in bad else number for number in range(21)]
     results = [result for _, results in workers.map(double, batches(*items), "crashed") for result in results]
     assert results == ["crashed" if number in bad else 2 * number for number in range(21)]
+
+
+def test_a_suspect_is_not_blamed_for_the_crash_of_another(workers: Workers) -> None:
+    """3 is tried alone, for its batch crashed; meanwhile the processes are there again, and crash of -2."""
+    results = workers.map(slowly, [[0], [3, -1], *([number] for number in range(4, 8)), [-2], [9]], "crashed")
+    found = [next(results)]
+    time.sleep(2)  # so that the batch with -2 is given to new processes
+    found += results
+    assert [result for _, each in found for result in each] == [0, 6, "crashed", 8, 10, 12, 14, "crashed", 18]
 
 
 def test_no_more_is_taken_than_is_under_way(workers: Workers) -> None:
