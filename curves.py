@@ -13,11 +13,12 @@ from files import replacing
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
+ALL = "all tags"  # dashed and on top: general tags are most of all tags, and their line lies below it
 CATEGORIES = ("rating", "general", "character", "artist")
 PANELS = {
     "loss per image": {"train_loss": "training", "loss": "validation"},
-    "mAP": {"mAP": "all tags", **{f"mAP_{name}": name for name in CATEGORIES}},
-    "macro-F1 on unseen images": {"macro_F1": "all tags", **{f"macro_F1_{name}": name for name in CATEGORIES}},
+    "mAP": {"mAP": ALL, **{f"mAP_{name}": name for name in CATEGORIES}},
+    "macro-F1 on unseen images": {"macro_F1": ALL, **{f"macro_F1_{name}": name for name in CATEGORIES}},
     "learning rate": {"lr": "at the epoch's end"},
 }
 
@@ -36,7 +37,8 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path | str) -> None:
                 (int(str(row["epoch"])), float(str(row[column]))) for row in rows if row.get(column) not in (None, "")
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3, linewidth=1.6)
+                style = {"linestyle": "--", "color": "black", "zorder": 3} if label == ALL else {"color": colour}
+                axes.plot(*zip(*points, strict=True), marker="o", label=label, markersize=3, linewidth=1.6, **style)
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
