@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -355,6 +356,19 @@ def test_one_seed_gives_one_result(records: Path, tmp_path: Path) -> None:
     a, b, c = (torch.load(tmp_path / name / "eva02_tiny_best.pth", weights_only=True) for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["head.weight"], c["head.weight"])
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.usefixtures("shallow")
+def test_a_compiled_model_learns_the_same(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = Mock(side_effect=torch.compile)
+    monkeypatch.setattr(torch, "compile", compiling)
+    weights = []
+    for name, flags in {"eager": [], "compiled": ["--compile"]}.items():
+        assert train(records, tmp_path / name, *flags, "--patch_dropout", 0, "--optimizer", "adamw") == 0
+        weights.append(torch.load(tmp_path / name / "eva02_tiny_best.pth", weights_only=True))
+    compiling.assert_called_once()
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=1e-3)
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 2**32), st.integers(0, 100))
