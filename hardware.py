@@ -3,6 +3,7 @@
 python train_pytorch.py --dry_run     # prints the estimate and stops
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -89,10 +90,8 @@ def largest_fitting(batch_size: int, step: Callable[[int], None]) -> int | None:
         step: runs both passes on so many images, and raises torch.OutOfMemoryError where they do not fit.
     """
     while batch_size := batch_size // 2:
-        try:
+        with contextlib.suppress(torch.OutOfMemoryError):
             step(batch_size)
             return batch_size
-        except torch.OutOfMemoryError:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # outside: the error holds the tensors of the step that raised it
     return None

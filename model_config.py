@@ -5,6 +5,7 @@ config.json has the form of timm and of Hugging Face, so that it describes WD v3
     python -c "import model_config; print(model_config.make_config('eva02_tiny', 224, num_classes=10))"
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
             config["num_classes"] > 0
             and height == width > 0
             and config["tagger"]["channel_order"] in ("RGB", "BGR")
-            and all(len(config["pretrained_cfg"][key]) == 3 for key in ("mean", "std"))
+            and len(config["pretrained_cfg"]["mean"]) == len(config["pretrained_cfg"]["std"]) == 3
+            and all(abs(value) < math.inf for value in config["pretrained_cfg"]["mean"])
+            and all(0 < value < math.inf for value in config["pretrained_cfg"]["std"])
         )
     except (KeyError, TypeError, ValueError):
         sound = False

@@ -5,6 +5,7 @@ State dicts have timm's keys, so that `timm.create_model` takes them too:
     python -c "import models, model_config as c; print(models.build(c.make_config('eva02_tiny', 224, num_classes=10)))"
 """
 
+import functools
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,5 +128,11 @@ def save_weights(path: Path | str, model: nn.Module) -> None:
 
 def normalise(pixels: Tensor, config: Mapping[str, Any]) -> Tensor:
     """What the model eats: uint8 (N, H, W, 3) in its channel order -> float32 (N, 3, H, W), mean and std of config."""
-    mean, std = (torch.tensor(config["pretrained_cfg"][key], device=pixels.device) for key in ("mean", "std"))
+    mean, std = (_per_channel(tuple(config["pretrained_cfg"][key]), pixels.device) for key in ("mean", "std"))
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Made once: copying it to a GPU at every step would wait for all that the GPU has still to do."""
+    return torch.tensor(values, device=device)

@@ -98,7 +98,9 @@ def join(device_name: str) -> World:
         return World(0, 1, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    elif device.type != "cpu":
+        dist.init_process_group("nccl", device_id=device)  # or a barrier guesses the device, and may hang
+    elif device.type == "cpu":
+        dist.init_process_group("gloo")
+    else:
         raise UserError(f"--device {device}: only cuda and cpu work in several processes; start it without torchrun")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, device)

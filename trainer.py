@@ -138,10 +138,11 @@ class Trainer:
             while at.step_in_epoch < self.batches.steps:
                 images = self.batches.images_of(at.step_in_epoch)
                 batches = [next(incoming) for _ in range(math.ceil(images / self.batches.batch_size))]
-                try:
+                loss = None
+                with contextlib.suppress(torch.OutOfMemoryError):
                     loss = self.train_step(batches, images)
-                except torch.OutOfMemoryError:
-                    raise self._out_of_memory() from None
+                if loss is None:  # outside: the error holds the tensors of the step that raised it
+                    raise self._out_of_memory()
                 at.step, at.step_in_epoch, at.images = at.step + 1, at.step_in_epoch + 1, at.images + images
                 look = at.step % READ_LOSS_EVERY == 0 or at.step_in_epoch == self.batches.steps
                 if look:

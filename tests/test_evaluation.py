@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,16 @@ def test_not_a_number_stops_with_the_step(
 def test_out_of_memory_names_the_batch_size_that_fits(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    """A model that takes three images at a time."""
+    """A model that takes three images at a time. What did not fit is let go of before less is tried."""
     inner = models.build
+    refused: list[weakref.ref] = []
+    held = []
 
     def small(*arguments: Any, **more: Any) -> Any:
         def refuse(module: Any, inputs: tuple[torch.Tensor]) -> None:
+            held.append(sum(pixels() is not None for pixels in refused))
             if len(inputs[0]) > 3:
+                refused.append(weakref.ref(inputs[0]))
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
         model = inner(*arguments, **more)
@@ -189,6 +194,7 @@ def test_out_of_memory_names_the_batch_size_that_fits(
     assert train(records, tmp_path, "--epochs", 1) == 2
     line = error_line(capfd.readouterr().err)
     assert "--batch_size 8: out of memory on cpu; 2 fits: pass --batch_size 2 --grad_accumulation 4" in line
+    assert held == [0, 0, 0]
 
 
 def test_a_dry_run_writes_nothing(records: Path, tmp_path: Path, capfd: Any) -> None:

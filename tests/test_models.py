@@ -328,6 +328,8 @@ def test_our_own_config_is_read_as_written(tmp_path: Path) -> None:
         ({"pretrained_cfg": {"input_size": [3, 448, 224], "mean": [0.5] * 3, "std": [0.5] * 3}}, "not a tagger's"),
         ({"pretrained_cfg": {"input_size": [3, 448, 448], "mean": [0.5], "std": [0.5] * 3}}, "not a tagger's config"),
         ({"pretrained_cfg": {"input_size": [3, 448, 448]}}, "not a tagger's config"),
+        ({"pretrained_cfg": {"input_size": [3, 448, 448], "mean": [[0.5]] * 3, "std": [0.5] * 3}}, "not a tagger's"),
+        ({"pretrained_cfg": {"input_size": [3, 448, 448], "mean": [0.5] * 3, "std": [0, 0, 0]}}, "not a tagger's"),
         ({"pretrained_cfg": []}, "not a tagger's config"),
         ({"tagger": {"channel_order": "GBR"}}, "not a tagger's config"),
         ({"tagger": "RGB"}, "not a tagger's config"),
