@@ -81,6 +81,13 @@ def positive_fraction(text: str) -> float:
     return value
 
 
+def proper_fraction(text: str) -> float:
+    """An argparse type: a number of at least 0 and below 1."""
+    if (value := fraction(text)) == 1:
+        raise ArgumentTypeError(f"{text} is not below 1")
+    return value
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text)

@@ -42,6 +42,8 @@ class Evaluation:
 
     def __init__(self, vocabulary: tags.Vocabulary, device: torch.device) -> None:
         self.vocabulary = vocabulary
+        # MPS has no float64.
+        self.device = device = torch.device("cpu") if device.type == "mps" else device
         self.halves = [LabelHistograms(len(vocabulary), device) for _ in range(2)]  # fitting, reporting
         self.labels = {
             name: torch.tensor(vocabulary.indices(number), dtype=torch.int64, device=device)
@@ -53,6 +55,7 @@ class Evaluation:
 
     def update(self, numbers: Sequence[int], logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Add a batch: its N record numbers, logits and 0/1 targets (N, C), and its mean loss per image."""
+        logits, targets, loss = (tensor.to(self.device) for tensor in (logits, targets, loss))
         for half, histograms in enumerate(self.halves):
             rows = [row for row, number in enumerate(numbers) if number % 2 == half]
             histograms.update(logits[rows], targets[rows])
@@ -163,9 +166,10 @@ class Evaluation:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with the same keys as a CSV file with a header."""
+    """Write rows as a CSV file with a header; what a row lacks stays empty (MFU, where a run changed its GPU)."""
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(column for row in rows for column in row)
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, out.getvalue())

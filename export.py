@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+import models
 import tags
 from files import replacing_path, write_json, write_text
 
@@ -31,7 +33,7 @@ def write_folder(
     """
     weights, config = dict(weights), copy.deepcopy(dict(config))
     if config["tagger"]["channel_order"] == "RGB":
-        first = config["pretrained_cfg"]["first_conv"] + ".weight"
+        first = first_convolution(config) + ".weight"
         weights[first] = weights[first].flip(1)
         config["tagger"]["channel_order"] = "BGR"
         for key in ("mean", "std"):
@@ -47,6 +49,13 @@ def write_folder(
     counts = vocabulary.counts or (0,) * len(vocabulary)
     writer.writerows(enumerate_rows(vocabulary, counts))
     write_text(folder / "selected_tags.csv", out.getvalue())
+
+
+def first_convolution(config: Mapping[str, Any]) -> str:
+    """The name of the layer that sees the pixels."""
+    with torch.device("meta"):
+        model = models.build(config)
+    return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def enumerate_rows(vocabulary: tags.Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 # Dense bfloat16 FLOP/s with float32 accumulation, from NVIDIA's data sheets; the first name that fits counts.
@@ -28,16 +30,18 @@ PEAK_FLOPS = {
 }
 
 
-def training_flops(model: Any, image_size: int, patch_dropout: float = 0.0) -> float:
-    """FLOPs of one image's forward and backward pass, without what checkpointing recomputes.
+def training_flops(model: Any, image_size: int, patch_dropout: float = 0.0) -> float | None:
+    """FLOPs of one image's forward and backward pass, without what checkpointing recomputes; None for other models.
 
     PaLM's count (arXiv:2204.02311, appendix B): 6 per weight of a linear layer and token, and 12 L N^2 D for attention.
 
     Args:
-        model: an EVA-02 or another plain vision transformer.
+        model: an EVA-02 or another plain vision transformer, timm's Eva or VisionTransformer.
         image_size: side of its input in pixels.
         patch_dropout: share of the patches that it leaves out.
     """
+    if not isinstance(model, (Eva, VisionTransformer)):
+        return None
     patch = model.patch_embed.patch_size[0]
     tokens = int((image_size // patch) ** 2 * (1 - patch_dropout)) + getattr(model, "num_prefix_tokens", 0)
     blocks = model.blocks

@@ -27,7 +27,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "qkv_fused": False, "scale_mlp": True,
     },
 }  # fmt: skip
-COMMON = {"patch_size": PATCH_SIZE, "mlp_ratio": 4 * 2 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True}
+COMMON = {
+    "patch_size": PATCH_SIZE, "mlp_ratio": 4 * 2 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True,
+    "ref_feat_shape": (16, 16),  # of a config.json that says nothing of it, as timm writes them
+}  # fmt: skip
 
 
 def make_config(
@@ -55,7 +58,7 @@ def make_config(
         "num_classes": num_classes,
         "num_features": MODELS[model]["embed_dim"],
         "global_pool": "avg",
-        # RoPE positions are scaled to ref_feat_shape; timm's default of 16 would be another model without an error.
+        # RoPE positions are scaled to ref_feat_shape; the default of 16 would be another model without an error.
         "model_args": {"img_size": image_size, "ref_feat_shape": [grid, grid]},
         "pretrained_cfg": {
             "input_size": [3, image_size, image_size],
@@ -88,6 +91,8 @@ def read_config(path: Path | str) -> dict[str, Any]:
         _, height, width = config["pretrained_cfg"]["input_size"]
         sound = (
             config["num_classes"] > 0
+            and isinstance(config["architecture"], str)
+            and isinstance(config.get("model_args") or {}, dict)
             and height == width > 0
             and config["tagger"]["channel_order"] in ("RGB", "BGR")
             and len(config["pretrained_cfg"]["mean"]) == len(config["pretrained_cfg"]["std"]) == 3

@@ -35,11 +35,11 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
     Raises:
         UserError: neither we nor timm know the architecture, or it does not take these arguments.
     """
-    arguments = {"num_classes": config["num_classes"], **config.get("model_args", {}), **overrides}
-    if pool := config.get("global_pool"):
-        arguments["global_pool"] = pool
     architecture = config["architecture"]
     ours = next((spec for spec in MODELS.values() if spec["architecture"] == architecture), None)
+    arguments = {"num_classes": config["num_classes"]} | (config.get("model_args") or {}) | overrides
+    if pool := config.get("global_pool"):
+        arguments["global_pool"] = pool
     try:
         if ours is None:
             # Not create_model: it drops arguments that are null, which tell timm's own loader to leave a layer out. And
@@ -48,8 +48,9 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
                 raise ValueError("timm knows no such model")
             return timm.model_entrypoint(architecture)(**arguments | {"pretrained": False})
         return Eva(**COMMON | {key: value for key, value in ours.items() if key != "architecture"} | arguments)
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({error}); check it") from None
+    except Exception as error:  # whatever a stranger's arguments make timm and torch stumble over
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({reason}); check it") from None
 
 
 def load(config: Mapping[str, Any], path: Path | str) -> nn.Module:

@@ -21,6 +21,8 @@ from prediction_cache import PredictionCache
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cuda", "cpu", "mps")
 
+FLOAT = 4  # bytes
+
 Result = tuple[Path, array | UserError]  # an image and its C logits, or why there are none
 
 
@@ -123,6 +125,8 @@ def predictions(
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
             known = cache.get(image_key) if cache else None
+            if known and len(known) != FLOAT * model.config["num_classes"]:
+                known = None
             pending.append((path, image_key, array("f", known) if known else pool.submit(model.prepare, data)))
             waiting += known is None
             if waiting >= 2 * batch_size:  # one batch is decoded while the other is in the model

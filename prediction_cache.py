@@ -65,8 +65,12 @@ class PredictionCache:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=5)
-        database.execute("PRAGMA synchronous = OFF")  # a power cut may spoil the file: then it is made anew
-        database.execute(TABLE)
+        try:
+            database.execute("PRAGMA synchronous = OFF")  # a power cut may spoil the file: then it is made anew
+            database.execute(TABLE)
+        except sqlite3.Error:
+            database.close()  # Windows removes no file that is open
+            raise
         return database
 
     @contextlib.contextmanager
@@ -86,7 +90,8 @@ class PredictionCache:
                 return None
             if row[1] != (today := int(time.time() // DAY)):
                 database.execute("UPDATE predictions SET day = ? WHERE key = ?", (today, key))
-            return row[0]
+                database.commit()  # or another run waits until this one ends
+            return row[0] if isinstance(row[0], bytes) else None
         return None
 
     def put(self, key: bytes, logits: bytes) -> None:

@@ -82,7 +82,7 @@ def adapt_config(source: Source, image_size: int, vocabulary: tags.Vocabulary) -
     """
     config = copy.deepcopy(source.config)
     config["num_classes"] = len(vocabulary)
-    model_args = config.setdefault("model_args", {})
+    config["model_args"] = model_args = config.get("model_args") or {}
     if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
         model_args["img_size"] = image_size
     config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
@@ -101,7 +101,9 @@ def load_into(model: Any, source: Source, vocabulary: tags.Vocabulary, frequency
     Raises:
         UserError: the weights are those of another architecture.
     """
-    classifier = source.config["pretrained_cfg"].get("classifier", "head")
+    # By the model, not by the config: published ones say null there.
+    layer = model.get_classifier()
+    classifier = next(name for name, module in model.named_modules() if module is layer)
     head = {f"{classifier}.weight", f"{classifier}.bias"}
     weights = {name: tensor for name, tensor in source.weights.items() if name not in head}
     if isinstance(model, Eva):
@@ -114,13 +116,14 @@ def load_into(model: Any, source: Source, vocabulary: tags.Vocabulary, frequency
         result = model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
     except RuntimeError as error:
         raise UserError(f"--pretrained {source.name}: {' '.join(str(error).split())}; check its config.json") from None
-    if wrong := sorted({*result.missing_keys} - head) + sorted(result.unexpected_keys):
+    wrong = sorted({*result.missing_keys} - head) + sorted(result.unexpected_keys)
+    wrong += sorted(head - source.weights.keys()) if source.vocabulary else []
+    if wrong:
         architecture = source.config["architecture"]
         raise UserError(f"--pretrained {source.name}: {wrong[0]} does not fit {architecture}; check its config.json")
 
     rows = {} if source.vocabulary is None else source.vocabulary.index
     carried = [(new, rows[name]) for new, name in enumerate(vocabulary.names) if name in rows]
-    layer = model.get_classifier()
     with torch.no_grad():
         nn.init.normal_(layer.weight, std=NEW_TAG_STD)
         layer.bias.copy_(torch.logit(frequency))

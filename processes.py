@@ -45,6 +45,15 @@ class World:
         self.sum(votes)
         return bool(votes.item())
 
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number."""
+        if self.size == 1:
+            return True
+        both = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(both, dist.ReduceOp.MAX)
+        highest, lowest = both[0].item(), -both[1].item()
+        return highest == lowest
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.size > 1:

@@ -87,7 +87,7 @@ def make_optimizer(
         fused = next(model.parameters()).device.type == "cuda"
         return torch.optim.AdamW(groups, lr, ADAMW_BETAS, fused=fused)
     spared = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
-    positions = model.no_weight_decay()  # type: ignore[operator]
+    positions = undecayed(model)
     matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - spared
     halves = []
     for group in groups:
@@ -106,11 +106,13 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
             all alike. The factor is the group's `lr_scale`, which only timm's schedulers apply.
     """
     return param_groups_layer_decay(
-        model,
-        weight_decay,
-        no_weight_decay_list=model.no_weight_decay(),  # type: ignore[operator]
-        layer_decay=layer_decay,
+        model, weight_decay, no_weight_decay_list=tuple(undecayed(model)), layer_decay=layer_decay
     )
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """The matrices that a model of timm's names as position embeddings and the like; some, like ConvNeXt, have none."""
+    return set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float) -> CosineLRScheduler:

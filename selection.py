@@ -6,6 +6,7 @@ Nothing heavy is imported: with the probabilities from the cache an answer takes
 """
 
 import csv
+import io
 import json
 import math
 import sys
@@ -61,11 +62,15 @@ def read_tag_thresholds(path: Path, vocabulary: tags.Vocabulary) -> list[float]:
         UserError: missing file, a tag that it lacks, or a value that is no number in 0..1.
     """
     mend = "use the tag_metrics.csv that train_pytorch.py wrote beside the checkpoint"
-    reader = csv.DictReader(read_text(path, mend).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path, mend), newline=""), strict=True)
+    try:
+        rows = [*reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error}); {mend}") from None
     if missing := {"name", "threshold"} - set(reader.fieldnames or ()):
         raise UserError(f"{path}: no column {' and '.join(sorted(missing))}; {mend}")
     found: dict[str, float] = {}
-    for number, row in enumerate(reader, start=2):
+    for number, row in enumerate(rows, start=2):
         try:
             found[row["name"]] = float(row["threshold"])
         except (TypeError, ValueError):

@@ -96,7 +96,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     model.add_argument(
         "--patch_dropout",
-        type=cli.fraction,
+        type=cli.proper_fraction,
         help="share of the patches that training leaves out, which saves as much time (default: 0.75 from scratch, "
         "0 with --pretrained)",
     )
@@ -228,6 +228,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
             setattr(arguments, name, value)
     if arguments.epochs == 0 and not arguments.pretrained:
         parser.error("--epochs 0 only converts; name what with --pretrained")
+    if arguments.export_dir and arguments.export_dir.resolve() == arguments.output_dir.resolve():
+        parser.error("--export_dir has a config.json of its own, for BGR; name another folder than --output_dir")
     if arguments.resume and arguments.overwrite:
         parser.error("--resume goes on and --overwrite begins anew; pass one of them")
     return arguments
@@ -285,17 +287,24 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
-def make_model(arguments: Any, dataset: TaggedRecords, frequency: Tensor) -> tuple[nn.Module, dict[str, Any]]:
+def make_model(
+    arguments: Any, vocabulary: tags.Vocabulary, frequency: Tensor, going_on: dict[str, Any] | None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model at the start of a run, and its config: from --pretrained, else from scratch.
+
+    Args:
+        going_on: the config of the run that is resumed, whose weights come later.
 
     Raises:
         UserError: --pretrained cannot be read, or is another model than --model.
     """
-    vocabulary = dataset.vocabulary
     regularisation = {"drop_path_rate": arguments.drop_path}
     if arguments.patch_dropout:
         regularisation["patch_drop_rate"] = arguments.patch_dropout
     torch.manual_seed(arguments.seed)
+    if going_on:
+        check_name(arguments.model, going_on, "the run that shall go on")
+        return models.build(going_on, **regularisation), going_on
     if not arguments.pretrained:
         config = make_config(
             arguments.model or DEFAULT_MODEL, arguments.image_size, len(vocabulary), tags_sha256=vocabulary.sha256
@@ -305,14 +314,23 @@ def make_model(arguments: Any, dataset: TaggedRecords, frequency: Tensor) -> tup
         return model, config
     source = pretrained.read(arguments.pretrained)
     config = pretrained.adapt_config(source, arguments.image_size, vocabulary)
-    if arguments.model not in (None, name := pretrained.model_name(config)):
-        raise UserError(f"--model {arguments.model}: --pretrained {source.name} is {name}; leave --model out")
+    check_name(arguments.model, config, f"--pretrained {source.name}")
     model = models.build(config, **regularisation)
     tally = pretrained.load_into(model, source, vocabulary, frequency)
     print(
         f"{source.name}: {tally.carried} tags carried over, {tally.new} new, {tally.dropped} dropped", file=sys.stderr
     )
     return model, config
+
+
+def check_name(asked: str | None, config: dict[str, Any], of: str) -> None:
+    """Refuse a --model that is not the one in a config.
+
+    Args:
+        of: where the config comes from.
+    """
+    if asked not in (None, name := pretrained.model_name(config)):
+        raise UserError(f"--model {asked}: {of} is {name}; leave --model out")
 
 
 def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Vocabulary) -> None:
@@ -324,10 +342,11 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
     output: Path = arguments.output_dir
     output.mkdir(parents=True, exist_ok=True)
     earlier = sorted([*output.glob("*_epoch_*.pth"), *output.glob("*_best.pth"), *output.glob("resume_*.pt")])
-    if earlier and not arguments.overwrite:
+    worth_keeping = [path for path in earlier if path != training_state.path_of(output, 0)]
+    if worth_keeping and not arguments.overwrite:
         raise UserError(
-            f"{output}: holds {earlier[0].name} of an earlier run; pass --resume to go on with it, --overwrite or "
-            "another --output_dir"
+            f"{output}: holds {worth_keeping[0].name} of an earlier run; pass --resume to go on with it, --overwrite "
+            "or another --output_dir"
         )
     for path in earlier:  # a shorter run must not end among the later epochs of another
         path.unlink()
@@ -370,8 +389,8 @@ def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: st
     evaluation = trainer.validate() if len(dataset.val) else None
     metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
     speed = {"images_per_s": images_per_second}
-    if peak := hardware.peak_flops(trainer.device):
-        flops = hardware.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)
+    peak = hardware.peak_flops(trainer.device)
+    if peak and (flops := hardware.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)):
         speed["MFU"] = images_per_second / trainer.world.size * flops / peak
     row = {"epoch": at.epoch, "step": at.step, "lr": rate, "train_loss": train_loss, **metrics, **speed}
     trainer.history.append(row)
@@ -413,6 +432,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = processes.join(arguments.device)
     try:
         return run(arguments, world)
+    except torch.OutOfMemoryError:  # not in a training step, which knows what would fit
+        raise UserError(
+            f"--batch_size {arguments.batch_size}: out of memory on {world.device}; halve it, or pass a smaller "
+            "--image_size or --model"
+        ) from None
     finally:
         world.stop()
 
@@ -441,7 +465,7 @@ def run(arguments: Any, world: World) -> int:
             "what a public tagger knows",
             file=sys.stderr,
         )
-    model, config = make_model(arguments, dataset, frequency)
+    model, config = make_model(arguments, vocabulary, frequency, state and state["config"])
     name = pretrained.model_name(config)
     order = config["tagger"]["channel_order"]
     train_images = TaggedImages(
@@ -470,17 +494,30 @@ def run(arguments: Any, world: World) -> int:
     )
     if not batches.steps:
         raise UserError(f"{arguments.dataset_root}: fewer training images than processes; start fewer")
+    if arguments.early_stopping_metric == "map" and not len(dataset.val):
+        raise UserError(
+            f"--early_stopping_metric map: {arguments.dataset_root} has no validation split; leave the flag out, or "
+            "run create_tfrecord.py with a lower --split-ratio"
+        )
     trainer = Trainer(model, config, vocabulary, loaders, frequency, world, arguments)
     say(describe(trainer, dataset), file=sys.stderr)
     if arguments.dry_run:
         say(f"{describe(trainer, dataset)}\n{estimate_memory(trainer, arguments)}")
         return cli.DONE
+    if not world.agree(state["progress"]["step"] if state else -1):
+        raise UserError(
+            f"{output}: not every process finds the same state in it; name a folder that all machines share"
+        )
     if state:
         trainer.load_state(state)
+        del state  # gigabytes
         say(f"going on at epoch {trainer.progress.epoch}, step {trainer.progress.step}", file=sys.stderr)
-    elif world.is_first:
-        prepare_output(arguments, config, vocabulary)
-    world.wait()
+    else:
+        if world.is_first:
+            prepare_output(arguments, config, vocabulary)
+        world.wait()
+        if arguments.epochs:
+            trainer.save_state()  # or a kill after the first checkpoint would leave nothing to go on from
 
     if arguments.epochs == 0:
         best_path = output / f"{name}_epoch_0.pth"

@@ -89,7 +89,8 @@ class Trainer:
         if world.size > 1:
             self.network = DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
         if arguments.compile:
-            self.network = torch.compile(self.network)
+            # Not dynamic: an epoch's last batch, which is smaller, would make all later ones run a slower graph.
+            self.network = torch.compile(self.network, dynamic=False)
         self.progress = Progress()
         self.history: list[dict[str, float]] = []  # metrics.csv
         self.report: list[str] = []  # how the best epoch's thresholds do
@@ -173,13 +174,13 @@ class Trainer:
                 loss = self.loss(logits, targets) * (len(targets) / images)
                 loss.backward()
             mean_loss += loss.detach()
-        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.model, step=self.progress.step)
         self.loss_sum += mean_loss * images
-        bad = ~torch.isfinite(mean_loss) & (self.first_bad_step < 0)
+        bad = ~torch.isfinite(mean_loss + norm) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, self.progress.step + 1)
         return mean_loss
 
@@ -191,12 +192,12 @@ class Trainer:
     def _check_finite(self) -> None:
         if (step := int(self.first_bad_step.item())) >= 0:
             raise UserError(
-                f"--lr: the loss is not a finite number at step {step}; go on from the last good state with --resume, "
-                "or start again with a lower --lr"
+                f"--lr: the loss or its gradient is not a finite number at step {step}; start again with a lower --lr "
+                "and another --output_dir, perhaps with --pretrained from the last checkpoint"
             )
 
     def _out_of_memory(self) -> UserError:
-        """The error that names the batch size that would fit, found by trying."""
+        """The error that names the batch size that would fit, found by trying. The weights are lost in it."""
         self.optimizer.zero_grad(set_to_none=True)
         size = self.arguments.image_size
 
@@ -204,14 +205,18 @@ class Trainer:
             with self.autocast():
                 logits = self.model(torch.zeros(images, 3, size, size, device=self.device))
             logits.float().sum().backward()
-            self.model.zero_grad(set_to_none=True)
+            self.optimizer.step()  # its moments take memory from the first step on
+            self.optimizer.zero_grad(set_to_none=True)
 
-        fitting = hardware.largest_fitting(self.arguments.batch_size, step)
-        if fitting is None:
+        fitting: int | None = self.arguments.batch_size // 2  # DDP's hooks cannot stop in mid-step and try less
+        if self.world.size == 1:
+            fitting = hardware.largest_fitting(self.arguments.batch_size, step)
+        if not fitting:
             mend = "not even 1 fits; pass --grad_checkpointing, a smaller --image_size or a smaller --model"
         else:
             again = self.arguments.grad_accumulation * (self.arguments.batch_size // fitting)
-            mend = f"{fitting} fits: pass --batch_size {fitting} --grad_accumulation {again}, or --grad_checkpointing"
+            fits = "fits" if self.world.size == 1 else "may fit"
+            mend = f"{fitting} {fits}: pass --batch_size {fitting} --grad_accumulation {again}, or --grad_checkpointing"
         return UserError(f"--batch_size {self.arguments.batch_size}: out of memory on {self.device}; {mend}")
 
     def _stop_if_asked(self, together: bool) -> None:
@@ -239,13 +244,14 @@ class Trainer:
             dynamic_ncols=True,
             disable=not self.world.is_first,
         )
-        for keys, batch in zip(self.val_loader.batch_sampler, batches, strict=True):  # type: ignore[arg-type]
+        sampler: EpochBatches = self.val_loader.batch_sampler  # type: ignore[assignment]
+        for done, (keys, batch) in enumerate(zip(sampler, batches, strict=True), start=1):
             targets = self.targets_of(batch)
             with self.autocast():
                 logits = model(models.normalise(batch[0], self.config))
             evaluation.update([number for _, number in keys], logits, targets, self.loss(logits, targets))
-            if self.world.size == 1:
-                self._stop_if_asked(together=False)
+            # In the last step some processes may have no images, and ask no more.
+            self._stop_if_asked(together=done % READ_LOSS_EVERY == 0 and done < sampler.steps)
         evaluation.sum_over(self.world)
         return evaluation
 
@@ -260,6 +266,7 @@ class Trainer:
             return
         state = {
             "settings": self.settings(),
+            "config": self.config,
             "progress": vars(self.progress) | {"loss_sum": losses.item() / self.world.size},
             "history": self.history,
             "report": self.report,
@@ -286,7 +293,6 @@ class Trainer:
     def settings(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
         return {
-            "the model": self.config["architecture"],
             "the vocabulary": self.vocabulary.sha256,
             "the number of training images": self.batches.length,
             "the number of images per step": self.batches.step_size,

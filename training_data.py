@@ -8,6 +8,7 @@ goes on at any step as if nothing had happened, whatever the number of decoding 
 """
 
 import math
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -190,9 +191,15 @@ def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, 
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=_leave_stopping_to_the_trainer,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
     )
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """torchrun and Slurm send SIGTERM to all processes; without its workers the trainer could not end its step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch]:

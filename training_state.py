@@ -41,13 +41,18 @@ def _states(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where the state after `step` optimizer steps lies."""
+    return folder / f"resume_{step:08}.pt"
+
+
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the state after `step` optimizer steps, then remove all but the newest two.
 
     Args:
         state: tensors, numbers, strings, and lists and dicts of them: what `torch.load(weights_only=True)` takes.
     """
-    path = folder / f"resume_{step:08}.pt"
+    path = path_of(folder, step)
     with replacing(path, "wb") as file:
         torch.save(dict(state), file)
     for _, old in _states(folder)[KEPT_STATES:]:

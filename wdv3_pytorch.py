@@ -276,6 +276,8 @@ class Printer:
 
     def __init__(self, file: Any, output_format: str, titles: bool) -> None:
         self.out, self.format, self.titles = file, output_format, titles
+        # JSON has escapes of its own for what a console's code page (GBK, cp1252) lacks.
+        self.ascii = (getattr(file, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
         self.count = 0
         if output_format == "csv":
             self._row(CSV_COLUMNS)
@@ -296,9 +298,9 @@ class Printer:
         elif self.format == "csv":
             self._row(csv_row(record))
         elif self.format == "jsonl":
-            self._write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._write(json.dumps(record, ensure_ascii=self.ascii) + "\n")
         else:
-            self._write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=False, indent=2))
+            self._write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=self.ascii, indent=2))
         self.count += 1
         self.out.flush()
 

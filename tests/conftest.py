@@ -3,13 +3,17 @@
 tensorflow and torch must not share a process: tensorflow runs in processes of its own, here and in the tests.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import safetensors.torch
+import timm
 import torch
 
 import train_pytorch
@@ -77,3 +81,47 @@ def checkpoint(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = train_pytorch.main(["--dataset_root", str(records), "--output_dir", str(folder), *map(str, flags)])
     assert done == 0
     return folder
+
+
+# WD v3's architectures, with few layers: timm's name, its arguments, pixels.
+WD_V3: dict[str, tuple[str, dict[str, Any], int]] = {
+    "eva02": ("eva02_tiny_patch14_336", {"img_size": 56, "depth": 2, "ref_feat_shape": [4, 4]}, 56),
+    "vit": ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "class_token": False, "fc_norm": False}, 64),
+    "swinv2": ("swinv2_tiny_window8_256", {"img_size": 64, "depths": [1, 1], "num_heads": [2, 4], "embed_dim": 16}, 64),
+    "convnext": ("convnext_atto", {"depths": [1, 1, 1, 1]}, 64),
+}
+
+
+@pytest.fixture(params=WD_V3)
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
+    """A repository as WD v3's, of each of its architectures, with few layers; and the model in it."""
+    architecture, model_args, size = WD_V3[request.param]
+    names = ["general", "sensitive", "questionable", "explicit", "1girl", "solo", "miku"]
+    rows = [f"{name},{category}" for name, category in zip(names, (9, 9, 9, 9, 0, 0, 4), strict=True)]
+    write_csv(tmp_path / "selected_tags.csv", rows)
+    torch.manual_seed(7)
+    pool = {"global_pool": "avg"} if request.param in ("vit", "eva02") else {}
+    model = timm.create_model(architecture, num_classes=7, **pool, **model_args).eval()
+    head = model.get_classifier()
+    torch.nn.init.normal_(head.weight, std=0.5)
+    config = {
+        "architecture": architecture,
+        "num_classes": 7,
+        "num_features": model.num_features,
+        **pool,
+        "model_args": model_args,
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "num_classes": 7,
+            "custom_load": False,
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    return tmp_path, model

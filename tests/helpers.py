@@ -5,6 +5,7 @@ from tests.helpers import error_line, run_script
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,13 @@ def flip_byte(path: Path, position: int) -> None:
 def tree(folder: Path) -> list[str]:
     """The files below a folder, by their paths in it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def write_csv(path: Path, rows: Sequence[str]) -> Path:

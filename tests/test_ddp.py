@@ -4,7 +4,6 @@ python -m pytest tests/test_ddp.py
 """
 
 import csv
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import train_pytorch
-from tests.helpers import ROOT
+from tests.helpers import ROOT, free_port
 
 # Which patches are left out is a matter of the process, and Muon's bfloat16 enlarges the last digit's differences.
 FLAGS = [
@@ -46,12 +45,17 @@ def assert_same(rows: list[dict[str, str]], expected: list[dict[str, str]]) -> N
 
 
 def test_two_processes_learn_what_one_does(records: Path, alone: list[dict[str, str]], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)),
+            *(
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc_per_node",
+                "2",
+                "--master_port",
+                str(free_port()),
+            ),
             str(ROOT / "train_pytorch.py"),
             *flags(records, tmp_path, "--batch_size", 4, "--export_dir", tmp_path / "exported"),
         ],

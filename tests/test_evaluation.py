@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch.utils.flop_counter import FlopCounterMode
 
 import curves
+import evaluation
 import hardware
 import models
 import tags
@@ -167,8 +168,21 @@ def test_not_a_number_stops_with_the_step(
     )
     assert train(records, tmp_path, "--epochs", 1) == 2
     line = error_line(capfd.readouterr().err)
-    assert "not a finite number at step 2; go on from the last good state with --resume" in line
-    assert not list(tmp_path.glob("*.p*t*"))
+    assert "not a finite number at step 2; start again with a lower --lr" in line
+    assert sorted(path.name for path in tmp_path.glob("*.p*")) == ["resume_00000000.pt"]
+
+
+def test_an_infinite_gradient_stops_too(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    assert train(records, tmp_path, "--epochs", 1) == 2
+    assert "not a finite number at step 1; " in error_line(capfd.readouterr().err)
+
+
+def test_columns_that_come_later_have_empty_cells_before(tmp_path: Path) -> None:
+    evaluation.write_table(tmp_path / "m.csv", [{"epoch": 1}, {"epoch": 2, "MFU": 0.5}])
+    assert (tmp_path / "m.csv").read_text() == "epoch,MFU\n1,\n2,0.5\n"
 
 
 def test_out_of_memory_names_the_batch_size_that_fits(

@@ -116,6 +116,28 @@ def test_the_scale_of_positions_reaches_the_model(tiny: tuple[dict[str, Any], nn
         assert (model(inputs(28)) - wrong(inputs(28))).abs().max() > 0.01
 
 
+def test_a_config_that_is_silent_about_positions_means_timms(tmp_path: Path) -> None:
+    theirs: Any = sharpened(timm.create_model("eva02_tiny_patch14_336", num_classes=CLASSES, depth=2))
+    safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "eva02_tiny_patch14_336", "num_classes": CLASSES, "model_args": {"depth": 2}}
+    config["model_args"]["img_size"] = 336  # type: ignore[index]
+    assert_same_logits(models.load(config, tmp_path / "model.safetensors"), theirs, inputs(336, 1))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_args"),
+    [
+        ("eva02_tiny_patch14_336", {"num_heads": 0}),
+        ("eva02_tiny_patch14_336", {"patch_size": 0}),
+        ("vit_tiny_patch16_224", {"act_layer": "no such layer"}),
+        ("vit_tiny_patch16_224", {"depth": "two"}),
+    ],
+)
+def test_arguments_that_build_nothing_are_one_line(architecture: str, model_args: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"config\.json: .* cannot be built"):
+        models.build({"architecture": architecture, "num_classes": 3, "model_args": model_args})
+
+
 def test_overrides_reach_the_constructor(tiny: tuple[dict[str, Any], nn.Module]) -> None:
     assert len(models.build(tiny[0], depth=2).blocks) == 2  # type: ignore[arg-type]
 
@@ -333,6 +355,8 @@ def test_our_own_config_is_read_as_written(tmp_path: Path) -> None:
         ({"pretrained_cfg": []}, "not a tagger's config"),
         ({"tagger": {"channel_order": "GBR"}}, "not a tagger's config"),
         ({"tagger": "RGB"}, "not a tagger's config"),
+        ({"architecture": []}, "not a tagger's config"),
+        ({"model_args": [1]}, "not a tagger's config"),
     ],
 )
 def test_an_unusable_config_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], words: str) -> None:

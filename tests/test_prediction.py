@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
-import timm
 import torch
 from PIL import Image
 
@@ -31,7 +30,7 @@ from model_config import read_config
 from prediction import Model, predictions
 from prediction_cache import PredictionCache, fingerprint
 from selection import sigmoid
-from tests.helpers import ROOT, error_line, flip_byte, lines_of, run_script, tree, write_csv
+from tests.helpers import ROOT, error_line, flip_byte, lines_of, run_script, tree
 
 JSON = ["--output_format", "jsonl"]
 EVERYTHING = [*JSON, "--gen_threshold", "0", "--char_threshold", "0", "--artist_threshold", "0"]
@@ -188,6 +187,34 @@ def test_a_cache_that_cannot_be_used_is_as_if_it_were_not_there(tmp_path: Path, 
         other.close()
 
 
+def test_a_spoilt_entry_is_computed_anew(tmp_path: Path) -> None:
+    paths = grey_images(tmp_path, 2)
+    cache = PredictionCache(tmp_path / "c.sqlite")
+    model = Counted(Path("weights"), CONFIG, "cpu", "float32")
+    expected = list(predictions(paths, model, cache, b"key", 2))
+    for spoilt in (b"123", b"", "text", None, b"1234" * 100):
+        with sqlite3.connect(tmp_path / "c.sqlite") as database:
+            database.execute("CREATE TABLE IF NOT EXISTS anything (x)")
+            database.execute("UPDATE predictions SET logits = ?", (spoilt if spoilt is not None else 5,))
+        database.close()
+        assert list(predictions(paths, model, cache, b"key", 2)) == expected
+    cache.close()
+
+
+def test_a_reader_locks_no_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day = 0
+    monkeypatch.setattr("time.time", lambda: day * 86_400.0)
+    first, second = (PredictionCache(tmp_path / "c.sqlite") for _ in range(2))
+    first.put(b"a", b"1")
+    day = 1
+    assert first.get(b"a") == b"1"  # its first use on another day
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    second.put(b"b", b"2")
+    assert second.get(b"b") == b"2" and first.get(b"b") == b"2"
+    first.close()
+    second.close()
+
+
 def test_the_fingerprint_tells_checkpoints_configs_and_devices_apart(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(bytes(3_000_000))
@@ -316,6 +343,22 @@ def test_pooling_is_the_mean_of_the_logits(
     assert said["artist_string"].split(", ") == list(said["artist"])[:5]
 
 
+@pytest.mark.parametrize("output_format", ["json", "jsonl"])
+def test_json_is_json_on_a_console_that_lacks_characters(
+    checkpoint: Path, dataset: Path, tmp_path: Path, output_format: str
+) -> None:
+    odd = Path(shutil.copy(dataset / "03.jpg", tmp_path / "ö初😀.jpg"))
+    flags = ["--image_file", odd, "--model_path", checkpoint, "--output_format", output_format]
+    done = subprocess.run(
+        [sys.executable, ROOT / "wdv3_pytorch.py", *map(str, flags)],
+        env=os.environ | {"PYTHONIOENCODING": "gbk"},
+        capture_output=True,
+        check=True,
+    )
+    said = json.loads(done.stdout.decode("gbk"))
+    assert Path((said[0] if output_format == "json" else said)["image"]) == odd
+
+
 def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--image_file", dataset / "03.jpg", "--artist_threshold", 1, "--artist_string", "nai"]
     assert tag(checkpoint, *flags) == 0
@@ -325,48 +368,6 @@ def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.C
 
 
 # --- models of others -----------------------------------------------------------------------------------------------
-
-SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
-    "eva02": ("eva02_tiny_patch14_336", {"img_size": 56, "depth": 2, "ref_feat_shape": [4, 4]}, 56),
-    "vit": ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "class_token": False, "fc_norm": False}, 64),
-    "swinv2": ("swinv2_tiny_window8_256", {"img_size": 64, "depths": [1, 1], "num_heads": [2, 4], "embed_dim": 16}, 64),
-    "convnext": ("convnext_atto", {"depths": [1, 1, 1, 1]}, 64),
-}
-
-
-@pytest.fixture(params=SMALL)
-def repository(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
-    """A repository as WD v3's, of each of its architectures, with few layers; and the model in it."""
-    architecture, model_args, size = SMALL[request.param]
-    names = ["general", "sensitive", "questionable", "explicit", "1girl", "solo", "miku"]
-    rows = [f"{name},{category}" for name, category in zip(names, (9, 9, 9, 9, 0, 0, 4), strict=True)]
-    write_csv(tmp_path / "selected_tags.csv", rows)
-    torch.manual_seed(7)
-    pool = {"global_pool": "avg"} if request.param in ("vit", "eva02") else {}
-    model = timm.create_model(architecture, num_classes=7, **pool, **model_args).eval()
-    head = model.get_classifier()
-    torch.nn.init.normal_(head.weight, std=0.5)
-    config = {
-        "architecture": architecture,
-        "num_classes": 7,
-        "num_features": model.num_features,
-        **pool,
-        "model_args": model_args,
-        "pretrained_cfg": {
-            "input_size": [3, size, size],
-            "mean": [0.5] * 3,
-            "std": [0.5] * 3,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "num_classes": 7,
-            "custom_load": False,
-        },
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
-    return tmp_path, model
 
 
 def test_every_architecture_of_wd_v3(

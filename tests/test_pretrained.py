@@ -6,6 +6,7 @@ python -m pytest tests/test_pretrained.py
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 import export
+import hardware
 import images
 import model_files
 import models
@@ -25,7 +27,7 @@ from files import UserError
 from model_config import read_config
 from prediction import Model, predictions
 from selection import sigmoid
-from tests.helpers import error_line, run_script, write_pair
+from tests.helpers import error_line, run_script, write_csv, write_pair
 
 SIZE = 28
 OLD = 40  # tags of the public model
@@ -207,6 +209,61 @@ def test_wrong_words(
     with pytest.raises(SystemExit):
         train_pytorch.main(["--epochs", "0"])
     assert "name what with --pretrained" in error_line(capfd.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def larger_records(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample dataset at 64 x 64 pixels, for architectures that halve their input again and again."""
+    folder = tmp_path_factory.mktemp("larger")
+    write_csv(folder / "tags.csv", ["general,9", "sensitive,9", "questionable,9", "explicit,9"])
+    flags = ["--dataset-folder", dataset, "--tags-csv", "tags.csv", "--img-size", 64]
+    done = run_script("create_tfrecord.py", *flags, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "output-datasets"
+
+
+def test_every_architecture_of_wd_v3_is_trained_on(
+    repository: tuple[Path, Any], larger_records: Path, picture: Path, tmp_path: Path, capfd: Any
+) -> None:
+    folder, model = repository
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"first_conv": None, "classifier": None}  # so do some that are published
+    (folder / "config.json").write_text(json.dumps(config))
+    size = config["pretrained_cfg"]["input_size"][1]
+    flags = ["--pretrained", folder, "--dataset_root", larger_records, "--output_dir", tmp_path / "out"]
+    flags += ["--image_size", size, "--epochs", 1, "--device", "cpu", "--export_dir", tmp_path / "exported"]
+    assert train_pytorch.main([*map(str, flags)]) == 0
+    assert "6 tags carried over, " in capfd.readouterr().err
+    assert hardware.training_flops(model, size) is None or "blocks" in dict(model.named_children())
+    (trained,) = (tmp_path / "out").glob("*_best.pth")
+    ours = probabilities(tmp_path / "out", trained.name, picture)
+    assert probabilities(tmp_path / "exported", "model.safetensors", picture) == pytest.approx(ours, abs=1e-5)
+
+
+def test_a_run_goes_on_with_the_model_that_it_began_with(
+    wd_folder: Path, grown: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --pretrained and with its flags spelled out, as the error messages ask for them one by one."""
+    flags = ["--dataset_root", grown, "--output_dir", tmp_path, "--image_size", SIZE, "--epochs", 2, "--device", "cpu"]
+    inner = train_pytorch.run_epoch
+    trainers: list[Any] = []
+
+    def first_epoch_only(trainer: Any, *more: Any) -> str:
+        trainers.append(trainer)
+        if trainer.progress.epoch == 2:
+            raise KeyboardInterrupt
+        return inner(trainer, *more)
+
+    monkeypatch.setattr(train_pytorch, "run_epoch", first_epoch_only)
+    assert train_pytorch.main([*map(str, flags), "--pretrained", str(wd_folder)]) == 130
+    more = ["--optimizer", "adamw", "--layer_decay", 0.75, "--patch_dropout", 0, "--resume"]
+    assert train_pytorch.main([*map(str, (*flags, *more))]) == 130
+    began, went_on = trainers[0], trainers[-1]
+    assert began is not went_on and went_on.config == began.config
+    assert went_on.config["tagger"]["channel_order"] == "BGR"
+    capfd.readouterr()
+    assert train_pytorch.main([*map(str, (*flags, *more)), "--model", "eva02_large"]) == 2
+    assert "the run that shall go on is eva02_tiny" in error_line(capfd.readouterr().err)
 
 
 # --- going out again ---

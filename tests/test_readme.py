@@ -107,6 +107,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         "eva02_tiny_best.pth",
         "eva02_tiny_epoch_1.pth",
         "metrics.csv",
+        "resume_00000000.pt",
         "resume_00000001.pt",
         "selected_tags.csv",
         "tag_metrics.csv",

@@ -4,6 +4,7 @@ python -m pytest tests/test_resume.py
 """
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 import train_pytorch
 import training_state
 from files import UserError
-from tests.helpers import ROOT, error_line, run_script
+from tests.helpers import ROOT, error_line, free_port, run_script
 
 FLAGS = [
     *("--model", "eva02_tiny", "--image_size", "28", "--batch_size", "4", "--epochs", "3", "--device", "cpu"),
@@ -123,6 +124,58 @@ def test_stopped_by_sigterm_and_killed_while_writing(records: Path, undisturbed:
     assert not (folder / "resume_00000010.pt").exists()
     go_on(records, folder, "--resume")
     assert_same(folder, undisturbed)
+
+
+def test_killed_before_its_first_epoch_is_complete(records: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The checkpoint of the first epoch is there, and the state that belongs to it is not."""
+    folder = tmp_path / "checkpoints"
+    done = run_code(ENDED_WRITING, 1, *flags(records, folder))
+    assert done.returncode == -signal.SIGKILL
+    assert (folder / "eva02_tiny_epoch_1.pth").exists()
+    go_on(records, folder, "--resume")
+    assert_same(folder, undisturbed)
+
+
+def test_sigterm_for_the_whole_group(records: Path, tmp_path: Path) -> None:
+    """As torchrun and Slurm send it, to the decoding processes too."""
+    code = ENDED_AFTER.replace("os.kill(os.getpid(), number)", "os.killpg(0, number)")
+    code = "import os\nos.setpgid(0, 0)" + code
+    done = run_code(code, 3, signal.SIGTERM.value, *flags(records, tmp_path, "--num_workers", 2))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "resume_00000003.pt").exists()
+
+
+def test_processes_that_find_different_states_are_refused(records: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Two machines, each with a folder of its own; only the first has the state."""
+    shutil.copytree(undisturbed, tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "run.py").write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import train_pytorch\n"
+        "sys.exit(train_pytorch.main([*sys.argv[1:], '--output_dir', os.environ['RANK']]))\n"
+    )
+    more = ["--batch_size", 2, "--resume", "auto"]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc_per_node",
+                "2",
+                "--master_port",
+                str(free_port()),
+            ),
+            *("run.py", *flags(records, tmp_path, *more)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode != 0
+    assert "not every process finds the same state in it" in done.stderr
 
 
 def test_a_finished_run_has_nothing_left_to_do(records: Path, undisturbed: Path) -> None:

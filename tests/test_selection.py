@@ -57,6 +57,7 @@ def test_thresholds_per_tag(tmp_path: Path) -> None:
         ("name,threshold\ngeneral,high\n", "row 2: the threshold is 'high'"),
         ("name,threshold\ngeneral,nan\n", "row 2: the threshold is not between 0 and 1"),
         ("name,threshold\ngeneral\n", "row 2"),
+        ('name,threshold\n"general,0.5\n', "not CSV"),
     ],
 )
 def test_unusable_thresholds_per_tag(tmp_path: Path, text: str, words: str) -> None:

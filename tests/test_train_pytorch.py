@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 import images
 import models
 import processes
+import recipe
 import tags
 import train_pytorch as script
 from files import UserError
@@ -105,7 +106,7 @@ def rehearsal(shallow: None, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
 def test_a_checkpoint_folder_is_complete(checkpoint: Path) -> None:
     needed = ["config.json", "eva02_tiny_best.pth", "eva02_tiny_epoch_1.pth", "selected_tags.csv"]
     measured = ["curves.png", "metrics.csv", "tag_metrics.csv", "threshold.json"]
-    assert tree(checkpoint) == sorted([*needed, *measured, "resume_00000003.pt"])
+    assert tree(checkpoint) == sorted([*needed, *measured, "resume_00000000.pt", "resume_00000003.pt"])
 
 
 def test_checkpoints_are_plain_state_dicts_that_infer(checkpoint: Path, records: Path) -> None:
@@ -125,7 +126,7 @@ def test_inference_has_all_it_needs_before_the_first_epoch(records: Path, tmp_pa
     seen: list[list[str]] = []
     rehearsal.during = lambda _: seen.append(tree(tmp_path / "out"))
     assert train(records, tmp_path / "out") == 0
-    assert seen == [["config.json", "selected_tags.csv"]]
+    assert seen == [["config.json", "resume_00000000.pt", "selected_tags.csv"]]
 
 
 @pytest.mark.usefixtures("shallow")
@@ -146,10 +147,12 @@ def test_the_metrics_of_every_epoch_are_printed(
 
 
 @pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("flags", [[], ["--ema_decay", 0.5]])
 def test_the_printed_loss_is_that_of_the_checkpoint_on_the_validation_split(
-    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[object]
 ) -> None:
-    assert train(records, tmp_path, "--batch_size", 4) == 0  # 4 + 2 validation images: the mean is over images
+    # 4 + 2 validation images: the mean is over images.
+    assert train(records, tmp_path, "--batch_size", 4, "--lr", 1e-2, *flags) == 0
     printed = re.search(r", loss ([0-9.]+)", capsys.readouterr().out)
     config = read_config(tmp_path / "config.json")
     model = models.load(config, tmp_path / "eva02_tiny_epoch_1.pth")
@@ -236,6 +239,7 @@ def test_a_run_that_died_before_its_first_checkpoint_is_no_obstacle(
     records: Path, tmp_path: Path, rehearsal: Rehearsal
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "resume_00000000.pt").touch()
     assert train(records, tmp_path) == 0
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "eva02_tiny_patch14_336"
 
@@ -250,6 +254,23 @@ def test_without_a_validation_split_the_training_loss_decides(
     edit_json(copied / "aibooru.json", val_samples=0)
     assert train(copied, tmp_path / "out") == 0
     assert "best: epoch 1" in capsys.readouterr().out
+    assert train(copied, tmp_path / "map", "--early_stopping_metric", "map") == 2
+    assert "has no validation split; leave the flag out" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("shallow")
+def test_every_step_is_clipped_and_mixed_and_drops_paths(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, mix = Mock(side_effect=torch.nn.utils.clip_grad_norm_), Mock(side_effect=recipe.mixup)
+    build = Mock(side_effect=models.build)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    monkeypatch.setattr(recipe, "mixup", mix)
+    monkeypatch.setattr(models, "build", build)
+    assert train(records, tmp_path, "--mixup", 0.3, "--drop_path", 0.1) == 0
+    assert [call.args[1] for call in clip.call_args_list] == [1.0] * 3
+    assert [call.args[2] for call in mix.call_args_list] == [0.3] * 3
+    assert build.call_args.kwargs["drop_path_rate"] == 0.1
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
@@ -368,6 +389,7 @@ def test_a_compiled_model_learns_the_same(records: Path, tmp_path: Path, monkeyp
         assert train(records, tmp_path / name, *flags, "--patch_dropout", 0, "--optimizer", "adamw") == 0
         weights.append(torch.load(tmp_path / name / "eva02_tiny_best.pth", weights_only=True))
     compiling.assert_called_once()
+    assert compiling.call_args.kwargs == {"dynamic": False}
     torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=1e-3)
 
 
@@ -594,6 +616,8 @@ def test_unusable_image_size(
         ["--patience", "-1"],
         ["--hflip", "1.1"],
         ["--crop_min", "0"],
+        ["--patch_dropout", "1"],
+        ["--export_dir", "checkpoints"],
         ["--weight_decay", "-1"],
         ["--num_workers", "-1"],
         ["--device", "tpu"],
