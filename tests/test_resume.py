@@ -138,8 +138,8 @@ def test_killed_before_its_first_epoch_is_complete(records: Path, undisturbed: P
 
 def test_sigterm_for_the_whole_group(records: Path, tmp_path: Path) -> None:
     """As torchrun and Slurm send it, to the decoding processes too."""
-    code = ENDED_AFTER.replace("os.kill(os.getpid(), number)", "os.killpg(0, number)")
-    code = "import os\nos.setpgid(0, 0)" + code
+    code = ENDED_AFTER.replace("os.kill(os.getpid(), number)", "os.killpg(0, number); time.sleep(1)")
+    code = "import os, time\nos.setpgid(0, 0)" + code
     done = run_code(code, 3, signal.SIGTERM.value, *flags(records, tmp_path, "--num_workers", 2))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "resume_00000003.pt").exists()
