@@ -138,8 +138,9 @@ def test_killed_before_its_first_epoch_is_complete(records: Path, undisturbed: P
 
 def test_sigterm_for_the_whole_group(records: Path, tmp_path: Path) -> None:
     """As torchrun and Slurm send it, to the decoding processes too."""
-    code = ENDED_AFTER.replace("os.kill(os.getpid(), number)", "os.killpg(0, number); time.sleep(1)")
-    code = "import os, time\nos.setpgid(0, 0)" + code
+    # From outside: a decoding process takes a SIGTERM of its parent's for the end of the work.
+    kill = "subprocess.run(['kill', '-TERM', '--', f'-{os.getpgid(0)}'], start_new_session=True); time.sleep(1)"
+    code = "import os, subprocess, time\nos.setpgid(0, 0)" + ENDED_AFTER.replace("os.kill(os.getpid(), number)", kill)
     done = run_code(code, 3, signal.SIGTERM.value, *flags(records, tmp_path, "--num_workers", 2))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "resume_00000003.pt").exists()
