@@ -10,6 +10,8 @@ goes on at any step as if nothing had happened, whatever the number of decoding 
 import math
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,60 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 import images
-from files import UserError
+import tags
+from files import UserError, read_json
+from records import RecordFiles, shard_paths
 
 GREY = 128  # a cut-out, about 0 after normalisation
 
 Sample = tuple[Tensor, list[int]]  # pixels uint8 (H, W, 3), label indices
 Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
+
+
+@dataclass(frozen=True)
+class TaggedRecords:
+    """What create_tfrecord.py wrote: the vocabulary and the two splits."""
+
+    vocabulary: tags.Vocabulary
+    train: RecordFiles
+    val: RecordFiles
+
+
+def open_records(root: Path, image_size: int) -> TaggedRecords:
+    """Open a dataset folder and check that its parts belong together.
+
+    Raises:
+        UserError: a part is missing, does not match the others, or holds images smaller than `image_size`.
+    """
+    mend = "make it with create_tfrecord.py, or name another folder with --dataset_root"
+    about = read_json(root / "aibooru.json", mend)
+    if missing := {"num_classes", "train_samples", "val_samples", "image_size", "tags_sha256"} - about.keys():
+        raise UserError(f"{root / 'aibooru.json'}: no key {', '.join(sorted(missing))}; {mend}")
+    about = {"train_shards": 1, "val_shards": 1} | about
+    for key in ("image_size", "train_shards", "val_shards"):
+        if type(about[key]) is not int or about[key] < 1:
+            raise UserError(
+                f"{root / 'aibooru.json'}: {key} must be a whole number above 0, not {about[key]!r}; {mend}"
+            )
+    csv_path = root / "selected_tags.csv"
+    vocabulary = tags.read_vocabulary(csv_path)
+    if vocabulary.sha256 != about["tags_sha256"]:
+        raise UserError(f"{csv_path}: its names are not those of the records (only categories may be edited); {mend}")
+    if vocabulary.counts is None:
+        raise UserError(f"{csv_path}: no column count; {mend}")
+    if about["image_size"] < image_size:
+        raise UserError(
+            f"{root / 'aibooru.json'}: its images are {about['image_size']} pixels wide, --image_size is {image_size}; "
+            f"pass --image_size {about['image_size']} or run create_tfrecord.py --img-size {image_size}"
+        )
+    train = RecordFiles(shard_paths(root, "train", about["train_shards"]))
+    val = RecordFiles(shard_paths(root, "val", about["val_shards"]))
+    for split, name in ((train, "train_samples"), (val, "val_samples")):
+        if len(split) != about[name]:
+            raise UserError(f"{split.path}: {len(split)} records, aibooru.json says {about[name]}; {mend}")
+    if not len(train):
+        raise UserError(f"{train.path}: no records; {mend}")
+    return TaggedRecords(vocabulary, train, val)
 
 
 class TaggedImages(Dataset[Sample | UserError]):
