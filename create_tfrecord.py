@@ -9,7 +9,6 @@ it was; the output depends on the input and the flags alone, and not on the mach
 1,200 x 1,700 JPEGs of 250 kB to 224 x 224: 358 images/s on two cores, 10 times the plain way (benchmarks/tfrecord.py).
 """
 
-import csv
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,101 +21,83 @@ from typing import Any
 
 from tqdm import tqdm
 
-import cli
-import files
-import images
-import plan
-import records
-import shards
-import tags
-import workers
-from files import UserError, write_json
-from plan import Plan
-from shards import Settings, Shard, Stats
-from workers import DaskWorkers, Workers
+from tagger import cli, files, images
+from tagger.files import UserError
+from tagger.formats.records import About
+from tagger.formats.vocabulary import (
+    CATEGORIES_FILE,
+    GENERAL,
+    RATING,
+    RATINGS,
+    VOCABULARY_FILE,
+    Vocabulary,
+    append_to_vocabulary,
+    read_categories,
+    read_vocabulary,
+    write_vocabulary,
+)
+from tagger.tfrecord import catalog, pairs, workers, writer
+from tagger.tfrecord.catalog import Plan
+from tagger.tfrecord.shards import Shard, clear, compare, lay_out, read_all
+from tagger.tfrecord.workers import DaskWorkers, Workers
+from tagger.tfrecord.writer import Settings
 
-ABOUT = "aibooru.json"  # written last: a folder without it is not finished
 SKIPPED = "skipped.csv"
 UNKNOWN = "unknown_tags.csv"
 PLAN = ".plan.sqlite"
 CRASHED = "the decoder crashed; replace or remove it"
 SHOWN = 20  # lines about what was left out; all are in skipped.csv
 NAMED = 10  # unknown tags
-DASK_MODULES = (files, tags, images, records, plan, shards)  # each after what it imports
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Any:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset-folder",
-        type=Path,
-        default=Path("dataset"),
-        help="folder with image + txt pairs (default: ./%(default)s)",
-    )
-    data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="(default: ./%(default)s)")
+    data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
     data.add_argument("--strict", action="store_true", help="exit code 2 instead of 1 where anything was left out")
     labels = parser.add_argument_group("tags")
     labels.add_argument(
-        "--tags-csv",
-        type=Path,
-        default=Path("selected_tags.csv"),
-        help="the vocabulary; new tags are appended to it (default: ./%(default)s)",
+        "--tags-csv", type=Path, default=Path(VOCABULARY_FILE), help="the vocabulary; new tags are appended to it"
     )
     labels.add_argument(
         "--min-count",
         type=cli.positive_int,
         default=1,
         metavar="N",
-        help="append only tags with at least N uses in the dataset (default: %(default)s)",
+        help="append only tags with at least N uses in the dataset",
     )
     labels.add_argument("--no-new-tags", action="store_true", help="leave the CSV alone")
     division = parser.add_argument_group("division")
     division.add_argument(
-        "--split-ratio",
-        type=cli.fraction,
-        default=0.7,
-        help="share of the pairs that goes to train, the rest to val (default: %(default)s)",
+        "--split-ratio", type=cli.fraction, default=0.7, help="share of the pairs that goes to train, the rest to val"
     )
     division.add_argument(
-        "--seed",
-        type=cli.non_negative_int,
-        default=0,
-        help="another number, another division and order (default: %(default)s)",
+        "--seed", type=cli.non_negative_int, default=0, help="another number, another division and order"
     )
     division.add_argument(
         "--num-shards",
         type=cli.positive_int,
         default=1,
         metavar="N",
-        help="files of the train split; val gets its share (default: %(default)s)",
+        help="files of the train split; val gets its share",
     )
     pictures = parser.add_argument_group("pictures")
-    pictures.add_argument(
-        "--img-size",
-        type=cli.positive_int,
-        default=224,
-        help="side of the stored images in pixels (default: %(default)s)",
-    )
+    pictures.add_argument("--img-size", type=cli.positive_int, default=224, help="side of the stored images in pixels")
     pictures.add_argument(
         "--resize-mode",
         choices=("pad", "stretch"),
         default="pad",
-        help="pad to a white square as inference does, or stretch to it (default: %(default)s)",
+        help="pad to a white square as inference does, or stretch to it",
     )
-    pictures.add_argument(
-        "--quality",
-        type=quality,
-        default=images.JPEG_QUALITY,
-        help="of the stored JPEGs, 1 to 100 (default: %(default)s)",
-    )
+    pictures.add_argument("--quality", type=quality, default=images.JPEG_QUALITY, help="of the stored JPEGs, 1 to 100")
     pictures.add_argument(
         "--max-pixels",
         type=cli.positive_int,
         default=images.MAX_PIXELS,
         metavar="N",
-        help="leave out larger images, which may be decompression bombs (default: %(default)s)",
+        help="leave out larger images, which may be decompression bombs",
     )
     work = parser.add_argument_group("work")
     work.add_argument(
@@ -138,15 +119,11 @@ def quality(text: str) -> int:
     return value
 
 
-def warn(message: str) -> None:
-    print(f"create_tfrecord.py: {message}", file=sys.stderr)
-
-
 # --- tags -----------------------------------------------------------------------------------------------------------
 
 
 def new_tags(
-    counts: Counter[str], vocabulary: tags.Vocabulary, known: Mapping[str, int], min_count: int
+    counts: Counter[str], vocabulary: Vocabulary, known: Mapping[str, int], min_count: int
 ) -> list[tuple[str, int]]:
     """Names and categories of the tags that a vocabulary lacks, by falling frequency, ties by name.
 
@@ -155,15 +132,15 @@ def new_tags(
         known: category by tag, from the dataset's tag_categories.csv; other new tags are general (0).
         min_count: rarer tags are passed over.
     """
-    categories = {**known, **dict.fromkeys(tags.RATINGS.values(), tags.RATING)}
+    categories = {**known, **dict.fromkeys(RATINGS.values(), RATING)}
     new = [name for name in counts if name not in vocabulary.index and counts[name] >= min_count]
     new.sort(key=lambda name: (-counts[name], name))
-    return [(name, categories.get(name, tags.GENERAL)) for name in new]
+    return [(name, categories.get(name, GENERAL)) for name in new]
 
 
-def extended(vocabulary: tags.Vocabulary, new: Sequence[tuple[str, int]]) -> tags.Vocabulary:
+def extended(vocabulary: Vocabulary, new: Sequence[tuple[str, int]]) -> Vocabulary:
     names, categories = zip(*new, strict=True) if new else ((), ())
-    return tags.Vocabulary(vocabulary.names + names, vocabulary.categories + categories)
+    return Vocabulary(vocabulary.names + names, vocabulary.categories + categories)
 
 
 def report_tags(
@@ -171,7 +148,7 @@ def report_tags(
 ) -> None:
     """Say what became of the tags that the CSV lacked."""
     if blanks := [name for name, _ in new if " " in name]:
-        warn(
+        cli.warn(
             f"warning: {len(blanks)} new tags have blanks in them, such as {blanks[0]!r}; "
             "Danbooru writes them with _, and replace_blanks.py does that"
         )
@@ -180,74 +157,20 @@ def report_tags(
     if unknown:
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         named = ", ".join(unknown[:NAMED]) + more
-        warn(f"{len(unknown)} tags are not in {csv_path} ({uses} uses): {named}; see {UNKNOWN}")
+        cli.warn(f"{len(unknown)} tags are not in {csv_path} ({uses} uses): {named}; see {UNKNOWN}")
     if left_out:
-        warn(f"warning: {left_out} tags left out that are endless or have control characters in them")
+        cli.warn(f"warning: {left_out} tags left out that are endless or have control characters in them")
 
 
 # --- shards ---------------------------------------------------------------------------------------------------------
-
-
-def divide(output: Path, first: int, last: int, split: str, count: int) -> list[tuple[Path, int, int]]:
-    """Path and ranks of each of `count` shards of nearly equal size; fewer where there are fewer pictures."""
-    count = min(count, max(1, last - first))
-    borders = [first + (last - first) * number // count for number in range(count + 1)]
-    paths = records.shard_paths(output, split, count)
-    return list(zip(paths, borders[:-1], borders[1:], strict=True))
-
-
-def lay_out(planned: Plan, output: Path, count: int, arguments: Any) -> tuple[list[Shard], list[Shard]]:
-    """The shards of train and of val.
-
-    Args:
-        count: the number of pictures in order.
-    """
-    border = planned.border(arguments.split_ratio)
-    share = round(arguments.num_shards * (count - border) / border) if border else arguments.num_shards
-    flags = ("split-ratio", "seed", "num-shards", "img-size", "resize-mode", "quality", "max-pixels")
-    values = {f"--{flag}": getattr(arguments, flag.replace("-", "_")) for flag in flags}
-    train, val = (
-        [
-            Shard(path, start, end, {**values, **shards.digests(planned.rows(start, end))})
-            for path, start, end in divide(output, first, last, split, number)
-        ]
-        for split, first, last, number in (
-            ("train", 0, border, arguments.num_shards),
-            ("val", border, count, max(1, share)),
-        )
-    )
-    return train, val
-
-
-def compare(wanted: Sequence[Shard], output: Path) -> tuple[list[Shard], dict[Path, str]]:
-    """The shards that are still to write, and those that stand there but are not what is wanted, with the reason."""
-    done = {shard.path: stats for shard in wanted if (stats := shards.read_stats(shard.path))}
-    stale = {
-        shard.path: change
-        for shard in wanted
-        if shard.path in done and (change := shards.changes(done[shard.path], shard))
-    }
-    for path in sorted({*output.glob("record_shards_*/aibooru_*.tfrecord")} - {shard.path for shard in wanted}):
-        stats = shards.read_stats(path)
-        stale[path] = (stats and shards.changes(stats, wanted[0])) or "another run wrote it"
-    return [shard for shard in wanted if shard.path not in done or shard.path in stale], stale
-
-
-def clear(output: Path, stale: Iterable[Path]) -> None:
-    """Make room: from here until the end, the folder is not finished."""
-    (output / ABOUT).unlink(missing_ok=True)
-    for path in stale:
-        shards.remove(path)
-    for part in output.glob("record_shards_*/.*.part"):  # of a run that was killed, perhaps with other shards
-        part.unlink()
 
 
 def write_shards(todo: Sequence[Shard], planned: Plan, settings: Settings, arguments: Any, local: Workers) -> None:
     folder = arguments.dataset_folder
     with tqdm(total=sum(map(len, todo)), desc="writing", unit="img", dynamic_ncols=True) as bar:
         if arguments.dask:
-            with DaskWorkers(arguments.dask, DASK_MODULES) as cluster:
-                write = partial(shards.write_alone, folder.resolve(), settings)
+            with DaskWorkers(arguments.dask) as cluster:
+                write = partial(writer.write_alone, folder.resolve(), settings)
                 jobs = (
                     (replace(shard, path=shard.path.resolve()), list(planned.rows(shard.first, shard.last)))
                     for shard in todo
@@ -255,45 +178,33 @@ def write_shards(todo: Sequence[Shard], planned: Plan, settings: Settings, argum
                 for (shard, _), _ in cluster.map(write, jobs):
                     bar.update(len(shard))
             return
-        work = partial(shards.prepare_records, folder, settings)
+        work = partial(writer.prepare_records, folder, settings)
 
-        def prepare(batches: Iterator[list[plan.Row]]) -> shards.Prepared:
+        def prepare(batches: Iterator[list[catalog.Row]]) -> writer.Prepared:
             return local.map(work, batches, CRASHED)
 
         for shard in todo:
             bar.set_postfix_str(shard.path.name)
-            shards.write_shard(shard, planned.rows(shard.first, shard.last), prepare, bar.update)
+            writer.write_shard(shard, planned.rows(shard.first, shard.last), prepare, bar.update)
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def read_all(written: Iterable[Shard]) -> list[Stats]:
-    """The stats of shards that were all written.
-
-    Raises:
-        UserError: one is not there.
-    """
-    found = []
-    for shard in written:
-        if (stats := shards.read_stats(shard.path)) is None:
-            raise UserError(f"{shard.path}: not there after it was written; do the workers see the same folder?")
-        found.append(stats)
-    return found
-
-
 def write_skipped(path: Path, skipped: Iterable[tuple[str, str]]) -> int:
     """Write the CSV of what was left out and name the first on stderr; how many there are."""
     count = 0
-    with files.replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "reason"))
+
+    def told() -> Iterator[tuple[str, str]]:
+        nonlocal count
         for count, (name, reason) in enumerate(skipped, start=1):
-            writer.writerow((name, reason))
             if count <= SHOWN:
-                warn(f"left out: {name}: {reason}")
+                cli.warn(f"left out: {name}: {reason}")
+            yield name, reason
+
+    files.write_csv(path, ("file", "reason"), told())
     if count > SHOWN:
-        warn(f"and {count - SHOWN} more, see {path}")
+        cli.warn(f"and {count - SHOWN} more, see {path}")
     return count
 
 
@@ -302,8 +213,8 @@ def write_unknown(path: Path, unknown: Sequence[str], counts: Counter[str]) -> N
     if not unknown:
         path.unlink(missing_ok=True)
         return
-    general = (tags.GENERAL,) * len(unknown)
-    tags.write_vocabulary(path, tags.Vocabulary(tuple(unknown), general, tuple(counts[name] for name in unknown)))
+    general = (GENERAL,) * len(unknown)
+    write_vocabulary(path, Vocabulary(tuple(unknown), general, tuple(counts[name] for name in unknown)))
 
 
 @cli.command
@@ -312,21 +223,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder, output = arguments.dataset_folder, arguments.output_path
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the dataset with --dataset-folder")
-    # Before the long work: what a person has to mend.
-    vocabulary = tags.read_vocabulary(arguments.tags_csv)
-    categories_file = folder / tags.CATEGORIES_FILE
-    known = tags.read_categories(categories_file) if categories_file.exists() else {}
+    # Before the long work: what a person has to correct.
+    vocabulary = read_vocabulary(arguments.tags_csv)
+    categories_file = folder / CATEGORIES_FILE
+    known = read_categories(categories_file) if categories_file.exists() else {}
     count = arguments.workers or workers.available_cores()
     with closing(Plan(output / PLAN, folder)) as planned, Workers(count) as local:
         return run(arguments, planned, local, vocabulary, known)
 
 
-def run(arguments: Any, planned: Plan, local: Workers, vocabulary: tags.Vocabulary, known: Mapping[str, int]) -> int:
+def run(arguments: Any, planned: Plan, local: Workers, vocabulary: Vocabulary, known: Mapping[str, int]) -> int:
     folder, output, csv_path = arguments.dataset_folder, arguments.output_path, arguments.tags_csv
     found = planned.list_folder()
     unread = planned.unread()
     with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
-        for done in planned.scan(lambda given: local.map(partial(plan.scan_pairs, folder), given, CRASHED)):
+        for done in planned.scan(lambda given: local.map(partial(pairs.scan_pairs, folder), given, CRASHED)):
             bar.update(done)
 
     counts = planned.tag_counts()
@@ -343,10 +254,10 @@ def run(arguments: Any, planned: Plan, local: Workers, vocabulary: tags.Vocabula
     todo, stale = compare([*train, *val], output)
     if stale and not arguments.overwrite:
         path, change = next(iter(stale.items()))
-        mend = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
-        raise UserError(f"{path}: {change}; {mend}")
+        hint = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
+        raise UserError(f"{path}: {change}; {hint}")
     if new:
-        tags.append_to_vocabulary(csv_path, new)
+        append_to_vocabulary(csv_path, new)
     report_tags(csv_path, new, unknown, sum(counts[name] for name in unknown), planned.tags_left_out())
     if todo or stale:
         clear(output, stale)
@@ -367,25 +278,22 @@ def run(arguments: Any, planned: Plan, local: Workers, vocabulary: tags.Vocabula
     uses: Counter[int] = Counter()
     for stats in trained:
         uses.update(stats.label_counts)
-    frozen = tags.Vocabulary(
-        vocabulary.names, vocabulary.categories, tuple(uses[label] for label in range(len(vocabulary)))
-    )
-    tags.write_vocabulary(output / "selected_tags.csv", frozen)
+    frozen = Vocabulary(vocabulary.names, vocabulary.categories, tuple(uses[label] for label in range(len(vocabulary))))
+    write_vocabulary(output / VOCABULARY_FILE, frozen)
     write_unknown(output / UNKNOWN, unknown, counts)
-    about = {
-        "num_classes": len(frozen),
-        "train_samples": written[0],
-        "val_samples": written[1],
-        "train_shards": len(train),
-        "val_shards": len(val),
-        "image_size": arguments.img_size,
-        "tags_sha256": frozen.sha256,
-    }
-    write_json(output / ABOUT, about)
+    About(
+        num_classes=len(frozen),
+        train_samples=written[0],
+        val_samples=written[1],
+        train_shards=len(train),
+        val_shards=len(val),
+        image_size=arguments.img_size,
+        tags_sha256=frozen.sha256,
+    ).write(output)
     alone, first = planned.txt_without_image()
     if alone:
         suffixes = ", ".join(images.IMAGE_SUFFIXES)
-        warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
+        cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
     if equal := planned.equal_pictures():
         print(f"{folder}: {equal} images equal another one; equal ones are all in train or all in val", file=sys.stderr)
     print(f"{output}: {written[0]} train + {written[1]} val images, {len(frozen)} tags, {skipped} left out")

@@ -17,30 +17,36 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-import cli
-import danbooru
-import tags
-from files import UserError, read_json, replacing, write_json
+from tagger import cli
+from tagger.crawl import danbooru
+from tagger.files import UserError, read_json, write_csv, write_json
+from tagger.formats.tag_lists import parse_tags, read_tags, tag_files
+from tagger.formats.vocabulary import (
+    ARTIST,
+    CATEGORIES_FILE,
+    CATEGORY_NAMES,
+    CATEGORY_NUMBERS,
+    CHARACTER,
+    GENERAL,
+    RATING,
+    RATINGS,
+    WD_COLUMNS,
+    append_to_vocabulary,
+    read_categories,
+    read_vocabulary,
+)
 
 PAGE = 1000  # tags; the most that Danbooru lists at once
 FIELDS = "id,name,category,post_count,is_deprecated"
-COLUMNS = ("tag_id", "name", "category", "count")  # WD v3's
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
-RATING_NAMES = tuple(tags.RATINGS.values())
+RATING_NAMES = tuple(RATINGS.values())
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Any:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
-    dataset.add_argument(
-        "--dataset-folder",
-        type=Path,
-        default=Path("dataset"),
-        help="folder with image + txt pairs (default: ./%(default)s)",
-    )
-    dataset.add_argument(
-        "--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses (default: %(default)s)"
-    )
+    dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
         "--categories-from",
         type=Path,
@@ -58,13 +64,11 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         type=tag_categories,
         default="general,character,artist",
         metavar="NAMES",
-        help="(default: %(default)s)",
+        help="which tags to list",
     )
-    site.add_argument(
-        "--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts (default: %(default)s)"
-    )
+    site.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
     output = parser.add_argument_group("output")
-    output.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="(default: ./%(default)s)")
+    output.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="the CSV to write")
     output.add_argument("--overwrite", action="store_true", help="replace an existing CSV")
     output.add_argument(
         "--append-to",
@@ -77,8 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--format",
         choices=("ours", "wd"),
         default="ours",
-        help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read "
-        "by position (default: %(default)s)",
+        help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read by position",
     )
     danbooru.add_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -91,13 +94,13 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
 
 def tag_categories(text: str) -> list[int]:
     """An argparse type: the numbers of categories whose names are separated by commas."""
-    known = {name: number for name, number in tags.CATEGORY_NUMBERS.items() if number != tags.RATING}
-    if not (chosen := tags.parse_tags(text)) or set(chosen) - known.keys():
+    known = {name: number for name, number in CATEGORY_NUMBERS.items() if number != RATING}
+    if not (chosen := parse_tags(text)) or set(chosen) - known.keys():
         raise cli.ArgumentTypeError(f"{text!r}: choose from {', '.join(known)}")
     return [known[name] for name in chosen]
 
 
-# --- sources of tags: tables with the columns of COLUMNS ------------------------------------------------------------
+# --- sources of tags: tables with the columns of WD_COLUMNS ---------------------------------------------------------
 
 
 def read_dataset(paths: Iterable[Path], known: Mapping[str, int], min_count: int) -> tuple[pd.DataFrame, list[str]]:
@@ -111,13 +114,13 @@ def read_dataset(paths: Iterable[Path], known: Mapping[str, int], min_count: int
     problems = []
     for path in paths:
         try:
-            counts.update(tags.read_tags(path))
+            counts.update(read_tags(path))
         except UserError as error:
             problems.append(str(error))
-    known = {**known, **dict.fromkeys(RATING_NAMES, tags.RATING)}
-    rows = [(_rating_id(name), name, known.get(name, tags.GENERAL), count) for name, count in counts.items()]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table[(table["count"] >= min_count) | (table["category"] == tags.RATING)], problems
+    known = {**known, **dict.fromkeys(RATING_NAMES, RATING)}
+    rows = [(_rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
+    table = pd.DataFrame(rows, columns=WD_COLUMNS)
+    return table[(table["count"] >= min_count) | (table["category"] == RATING)], problems
 
 
 def read_danbooru(client: danbooru.Client, categories: Sequence[int], min_posts: int, progress: Path) -> pd.DataFrame:
@@ -148,8 +151,8 @@ def read_danbooru(client: danbooru.Client, categories: Sequence[int], min_posts:
             bar.update(len(found))
             position = f"b{min(row['id'] for row in page)}"
             write_json(progress, {**identity, "position": position, "rows": rows})
-    ratings = [[_rating_id(name), name, tags.RATING, 0] for name in RATING_NAMES]
-    return pd.DataFrame(ratings + rows, columns=COLUMNS)
+    ratings = [[_rating_id(name), name, RATING, 0] for name in RATING_NAMES]
+    return pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
 
 
 def _tag(row: Mapping[str, Any], categories: Sequence[int], min_posts: int) -> list[Any] | None:
@@ -174,29 +177,28 @@ def arrange(table: pd.DataFrame, layout: str) -> pd.DataFrame:
 
     layout "wd": general tags come before characters, and artists are left out.
     """
-    order = {tags.RATING: 0, tags.GENERAL: 1, tags.CHARACTER: 1, tags.ARTIST: 1}
+    order = {RATING: 0, GENERAL: 1, CHARACTER: 1, ARTIST: 1}
     if layout == "wd":
-        table = table[table["category"] != tags.ARTIST]
-        order[tags.CHARACTER] = 2
+        table = table[table["category"] != ARTIST]
+        order[CHARACTER] = 2
     keys = table.assign(group=table["category"].map(order))
-    ratings = keys["category"] == tags.RATING
+    ratings = keys["category"] == RATING
     keys.loc[ratings, "count"] = keys.loc[ratings, "tag_id"]  # general, sensitive, questionable, explicit
     return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
 
 
 def write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    with replacing(path) as file:
-        table[list(columns)].to_csv(file, index=False, lineterminator="\n")
+    write_csv(path, columns, table[list(columns)].itertuples(index=False))
 
 
 def append(path: Path, table: pd.DataFrame) -> int:
     """Add the tags that the CSV lacks to its end; how many there were."""
-    have = tags.read_vocabulary(path).index
+    have = read_vocabulary(path).index
     new = [
         (name, category) for name, category in zip(table["name"], table["category"], strict=True) if name not in have
     ]
     if new:
-        tags.append_to_vocabulary(path, new)
+        append_to_vocabulary(path, new)
     return len(new)
 
 
@@ -205,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     output: Path = arguments.append_to or arguments.output_csv
     if arguments.append_to:
-        tags.read_vocabulary(output)  # an unusable CSV is told before the long work
+        read_vocabulary(output)  # an unusable CSV is told before the long work
     elif output.exists() and not arguments.overwrite:
         raise UserError(
             f"{output}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "
@@ -217,23 +219,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read_danbooru(danbooru.connect(arguments), arguments.tag_categories, arguments.min_posts, progress)
     else:
         folder: Path = arguments.dataset_folder
-        paths = tags.tag_files(folder)
-        sources = [folder / tags.CATEGORIES_FILE] if (folder / tags.CATEGORIES_FILE).exists() else []
+        paths = tag_files(folder)
+        sources = [folder / CATEGORIES_FILE] if (folder / CATEGORIES_FILE).exists() else []
         sources += [arguments.categories_from] if arguments.categories_from else []
-        known = {name: category for source in sources for name, category in tags.read_categories(source).items()}
+        known = {name: category for source in sources for name, category in read_categories(source).items()}
         bar = tqdm(paths, desc="reading", unit="file", dynamic_ncols=True)
         table, problems = read_dataset(bar, known, arguments.min_count)
     table = arrange(table, arguments.format)
 
     for problem in problems:
-        print(f"generate_selected_tags.py: left out: {problem}", file=sys.stderr)
+        cli.warn(f"left out: {problem}")
     if arguments.append_to:
         added = append(output, table)
-        print(f"{output}: {added} tags added, {len(tags.read_vocabulary(output))} in all")
+        print(f"{output}: {added} tags added, {len(read_vocabulary(output))} in all")
     else:
-        columns = COLUMNS if arguments.format == "wd" else COLUMNS[1:] if arguments.with_count else COLUMNS[1:3]
+        columns = (
+            WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
+        )
         write_table(output, table, columns)
-        numbers = Counter(tags.CATEGORY_NAMES[category] for category in table["category"])
+        numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
         print(f"{output}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items()))
     progress.unlink(missing_ok=True)
     return cli.INCOMPLETE if problems else cli.DONE

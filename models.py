@@ -2,24 +2,85 @@
 
 State dicts have timm's keys, so that `timm.create_model` takes them too:
 
-    python -c "import models, model_config as c; print(models.build(c.make_config('eva02_tiny', 224, num_classes=10)))"
+    python -c "import models; print(models.build(models.make_config('eva02_tiny', 224, num_classes=10)))"
 """
 
-import functools
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from timm.models.eva import Eva
-from torch import Tensor, nn
+from torch import nn
 
-from files import UserError, replacing
-from model_config import COMMON, MODELS
+from tagger.files import UserError
+from tagger.formats.weights import load_weights
+
+PATCH_SIZE = 14
+
+# Fang et al., EVA-02 (arXiv:2303.11331), table 2; the arguments are those of timm's functions of the same names.
+# Parameters without the head: 5.5 M, 22 M, 86 M, 303 M.
+MODELS: dict[str, dict[str, Any]] = {
+    "eva02_tiny": {"architecture": "eva02_tiny_patch14_336", "embed_dim": 192, "depth": 12, "num_heads": 3},
+    "eva02_small": {"architecture": "eva02_small_patch14_336", "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "eva02_base": {
+        "architecture": "eva02_base_patch14_448", "embed_dim": 768, "depth": 12, "num_heads": 12,
+        "qkv_fused": False, "scale_mlp": True,
+    },
+    "eva02_large": {
+        "architecture": "eva02_large_patch14_448", "embed_dim": 1024, "depth": 24, "num_heads": 16,
+        "qkv_fused": False, "scale_mlp": True,
+    },
+}  # fmt: skip
+COMMON = {
+    "patch_size": PATCH_SIZE, "mlp_ratio": 4 * 2 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True,
+    "ref_feat_shape": (16, 16),  # of a config.json that says nothing of it, as timm writes them
+}  # fmt: skip
+
+
+def make_config(
+    model: str, image_size: int, num_classes: int, channel_order: str = "RGB", tags_sha256: str = ""
+) -> dict[str, Any]:
+    """The config.json of a new model: timm's and Hugging Face's form, and our own key `tagger`.
+
+    Args:
+        model: a key of `MODELS`.
+        image_size: the side of the square input in pixels, divisible by 14.
+        num_classes: the number of labels.
+        channel_order: "RGB", or "BGR" as WD v3 models want.
+        tags_sha256: the vocabulary's fingerprint, checked at inference.
+
+    Raises:
+        UserError: the image size is not divisible by the patch size.
+    """
+    if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+        near = max(1, round(image_size / PATCH_SIZE)) * PATCH_SIZE
+        raise UserError(f"image size {image_size} is not divisible by {PATCH_SIZE}; {near} is")
+    grid = image_size // PATCH_SIZE
+    half = [0.5, 0.5, 0.5]
+    return {
+        "architecture": MODELS[model]["architecture"],
+        "num_classes": num_classes,
+        "num_features": MODELS[model]["embed_dim"],
+        "global_pool": "avg",
+        # RoPE positions are scaled to ref_feat_shape; the default of 16 would be another model without an error.
+        "model_args": {"img_size": image_size, "ref_feat_shape": [grid, grid]},
+        "pretrained_cfg": {
+            "input_size": [3, image_size, image_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": half,
+            "std": half,
+            "num_classes": num_classes,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+        "tagger": {"model": model, "channel_order": channel_order, "tags_sha256": tags_sha256},
+    }
 
 
 def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
@@ -94,46 +155,3 @@ def _materialise_buffers(model: nn.Module) -> None:
             setattr(module, name, torch.empty_like(buffer, device="cpu"))
         if buffers:
             module.init_non_persistent_buffers()  # type: ignore[operator]
-
-
-def load_weights(path: Path | str) -> dict[str, Tensor]:
-    """A state dict from a .safetensors or .pth file, memory-mapped; no code in it can run.
-
-    Raises:
-        UserError: missing or damaged file, or a pickle that holds more than tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; name a checkpoint with --model_path")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: a pickle that is no plain state dict was refused; use .safetensors or a .pth of train_pytorch.py"
-        ) from None
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); copy or train it again") from None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UserError(f"{path}: not a plain state dict; use a .pth of train_pytorch.py or a .safetensors")
-    return weights
-
-
-def save_weights(path: Path | str, model: nn.Module) -> None:
-    """Write the state dict, whole or not at all, so that `torch.load(weights_only=True)` takes it."""
-    with replacing(path, "wb") as file:
-        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, file)
-
-
-def normalise(pixels: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """What the model eats: uint8 (N, H, W, 3) in its channel order -> float32 (N, 3, H, W), mean and std of config."""
-    mean, std = (_per_channel(tuple(config["pretrained_cfg"][key]), pixels.device) for key in ("mean", "std"))
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
-
-
-@functools.cache
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Made once: copying it to a GPU at every step would wait for all that the GPU has still to do."""
-    return torch.tensor(values, device=device)

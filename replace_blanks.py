@@ -10,39 +10,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cli
-import tags
-from files import UserError, read_text, write_text
+from tagger import cli
+from tagger.files import UserError, read_text, write_text
+from tagger.formats.tag_lists import format_tags, parse_tags, tag_files
 
 
 def tidy(text: str) -> str:
     """The tag list of one txt file in the form `1girl,long_hair`; applying it twice changes nothing more."""
     if "," in text:
-        parts = ["_".join(part.split()) for part in tags.parse_tags(text)]
+        parts = ["_".join(part.split()) for part in parse_tags(text)]
     else:
         parts = text.split()
-    return tags.format_tags(tags.parse_tags(",".join(parts)))
+    return format_tags(parse_tags(",".join(parts)))
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.ArgumentParser(doc=__doc__ or "")
-    parser.add_argument(
-        "--dataset-folder",
-        type=Path,
-        default=Path("dataset"),
-        help="folder with the .txt files (default: ./%(default)s)",
-    )
+    parser.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with the .txt files")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
     arguments = parser.parse_args(argv)
 
-    paths = tags.tag_files(arguments.dataset_folder)
+    paths = tag_files(arguments.dataset_folder)
     changed = left_out = 0
     for path in paths:
         try:
             text = read_text(path, "write its tags, separated by commas")
         except UserError as error:
-            print(f"replace_blanks.py: left out: {error}", file=sys.stderr)
+            cli.warn(f"left out: {error}")
             left_out += 1
             continue
         if (tidied := tidy(text)) == text:

@@ -21,22 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import cli
-import curves
-import export
-import hardware
 import models
-import pretrained
-import processes
-import recipe
-import tags
-import training_state
-from evaluation import write_table
-from files import UserError, write_json
-from model_config import MODELS, make_config
-from processes import World
-from trainer import Progress, Stopped, Trainer
-from training_data import EpochBatches, TaggedImages, TaggedRecords, make_loader, open_records
+from models import MODELS, make_config
+from tagger import cli
+from tagger.files import UserError, write_json, write_table
+from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, write_vocabulary
+from tagger.formats.weights import load_weights, save_weights
+from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
+from tagger.training.data import EpochBatches, TaggedImages, TaggedRecords, make_loader, open_records
+from tagger.training.distributed import World
+from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
+from tagger.training.optimizer import OPTIMIZERS, static_bytes
+from tagger.training.trainer import Progress, Stopped, Trainer
 
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
@@ -50,28 +46,20 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     data = parser.add_argument_group("data")
     data.add_argument("--dataset_root", type=Path, default="output-datasets", help="what create_tfrecord.py wrote")
     data.add_argument(
-        "--image_size",
-        type=cli.positive_int,
-        default=224,
-        help="side of the model's input in pixels, divisible by 14 (default: %(default)s)",
+        "--image_size", type=cli.positive_int, default=224, help="side of the model's input in pixels, divisible by 14"
     )
-    data.add_argument(
-        "--hflip",
-        type=cli.fraction,
-        default=0.5,
-        help="probability of a horizontal flip in training (default: %(default)s)",
-    )
+    data.add_argument("--hflip", type=cli.fraction, default=0.5, help="probability of a horizontal flip in training")
     data.add_argument(
         "--crop_min",
         type=cli.positive_fraction,
         default=0.87,
-        help="training sees random square crops of at least this side, 1 = none (default: %(default)s)",
+        help="training sees random square crops of at least this side, 1 = none",
     )
     data.add_argument(
         "--cutout",
         type=cli.fraction,
         default=0.0,
-        help="share of the area that a grey square hides in training, 0 = none (default: %(default)s)",
+        help="share of the area that a grey square hides in training, 0 = none",
     )
     data.add_argument(
         "--num_workers",
@@ -87,10 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "repository of the Hugging Face hub; the head is carried over by tag name",
     )
     model.add_argument(
-        "--drop_path",
-        type=cli.fraction,
-        default=0.0,
-        help="stochastic depth: share of blocks skipped, rising to this (default: %(default)s)",
+        "--drop_path", type=cli.fraction, default=0.0, help="stochastic depth: share of blocks skipped, rising to this"
     )
     model.add_argument(
         "--patch_dropout",
@@ -103,20 +88,18 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     model.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
     training = parser.add_argument_group("training")
-    training.add_argument("--batch_size", type=cli.positive_int, default=32, help="per process (default: %(default)s)")
-    training.add_argument(
-        "--epochs", type=cli.non_negative_int, default=10, help="0: only convert --pretrained (default: %(default)s)"
-    )
+    training.add_argument("--batch_size", type=cli.positive_int, default=32, help="per process")
+    training.add_argument("--epochs", type=cli.non_negative_int, default=10, help="0: only convert --pretrained")
     training.add_argument(
         "--grad_accumulation",
         type=cli.positive_int,
         default=1,
         metavar="N",
-        help="batches per step: N x batch_size images, in the memory of one batch (default: %(default)s)",
+        help="batches per step: N x batch_size images, in the memory of one batch",
     )
     training.add_argument(
         "--optimizer",
-        choices=recipe.OPTIMIZERS,
+        choices=OPTIMIZERS,
         help="muon: Muon for the blocks' matrices and AdamW for all else (default: muon from scratch, adamw with "
         "--pretrained)",
     )
@@ -124,19 +107,16 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--lr",
         type=cli.positive_float,
         default=1e-4,
-        help="peak learning rate; 4e-3 suits the tiny and small models from scratch (default: %(default)s)",
+        help="peak learning rate; 4e-3 suits the tiny and small models from scratch",
     )
     training.add_argument(
         "--warmup",
         type=cli.fraction,
         default=0.1,
-        help="share of all steps in which the rate rises to its peak; then a cosine to 0 (default: %(default)s)",
+        help="share of all steps in which the rate rises to its peak; then a cosine to 0",
     )
     training.add_argument(
-        "--weight_decay",
-        type=cli.non_negative_float,
-        default=0.05,
-        help="of matrices; norms and biases have none (default: %(default)s)",
+        "--weight_decay", type=cli.non_negative_float, default=0.05, help="of matrices; norms and biases have none"
     )
     training.add_argument(
         "--layer_decay",
@@ -147,46 +127,41 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--ema_decay",
         type=cli.fraction,
         default=0.0,
-        help="checkpoints hold an exponential moving average of the weights, 0 = off (default: %(default)s)",
+        help="checkpoints hold an exponential moving average of the weights, 0 = off",
     )
-    training.add_argument(
-        "--loss",
-        choices=recipe.LOSSES,
-        default="bce",
-        help="binary cross-entropy or asymmetric loss (default: %(default)s)",
-    )
+    training.add_argument("--loss", choices=LOSSES, default="bce", help="binary cross-entropy or asymmetric loss")
     training.add_argument(
         "--frequency_weighting",
         type=cli.fraction,
         default=0.0,
         metavar="POWER",
-        help="weigh the positives of rare tags by (mean frequency / frequency) ** POWER (default: %(default)s)",
+        help="weigh the positives of rare tags by (mean frequency / frequency) ** POWER",
     )
     training.add_argument(
         "--mixup",
         type=cli.non_negative_float,
         default=0.0,
         metavar="ALPHA",
-        help="blend pairs of images by Beta(ALPHA, ALPHA), 0 = off (default: %(default)s)",
+        help="blend pairs of images by Beta(ALPHA, ALPHA), 0 = off",
     )
     training.add_argument(
         "--patience",
         type=cli.non_negative_int,
         default=5,
-        help="stop after so many epochs without a better one, 0 = never (default: %(default)s)",
+        help="stop after so many epochs without a better one, 0 = never",
     )
     training.add_argument(
         "--early_stopping_metric",
         choices=("loss", "map"),
         default="loss",
-        help="what makes an epoch better, on the validation split (default: %(default)s)",
+        help="what makes an epoch better, on the validation split",
     )
-    training.add_argument("--seed", type=cli.non_negative_int, default=0, help="(default: %(default)s)")
+    training.add_argument("--seed", type=cli.non_negative_int, default=0, help="of everything random")
     training.add_argument(
         "--device",
         choices=("auto", "cuda", "cpu", "mps"),
         default="auto",
-        help="auto: a GPU where there is one, and bfloat16 autocast on CUDA (default: %(default)s)",
+        help="auto: a GPU where there is one, and bfloat16 autocast on CUDA",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, default="checkpoints", help="checkpoints and config.json")
@@ -203,14 +178,14 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         type=cli.non_negative_int,
         default=0,
         metavar="N",
-        help="write what --resume needs also every N steps; always after every epoch (default: %(default)s)",
+        help="write what --resume needs also every N steps; always after every epoch",
     )
     output.add_argument(
         "--keep_checkpoints",
         type=cli.non_negative_int,
         default=0,
         metavar="N",
-        help="keep the checkpoints of the newest N epochs and the best, 0 = all (default: %(default)s)",
+        help="keep the checkpoints of the newest N epochs and the best, 0 = all",
     )
     output.add_argument(
         "--export_dir",
@@ -237,7 +212,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
 
 
 def make_model(
-    arguments: Any, vocabulary: tags.Vocabulary, frequency: Tensor, going_on: dict[str, Any] | None
+    arguments: Any, vocabulary: Vocabulary, frequency: Tensor, going_on: dict[str, Any] | None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model at the start of a run, and its config: from --pretrained, else from scratch.
 
@@ -259,7 +234,7 @@ def make_model(
             arguments.model or DEFAULT_MODEL, arguments.image_size, len(vocabulary), tags_sha256=vocabulary.sha256
         )
         model = models.build(config, **regularisation)
-        recipe.start_head_at_log_odds(model, frequency)
+        start_head_at_log_odds(model, frequency)
         return model, config
     source = pretrained.read(arguments.pretrained)
     config = pretrained.adapt_config(source, arguments.image_size, vocabulary)
@@ -282,7 +257,7 @@ def check_name(asked: str | None, config: dict[str, Any], of: str) -> None:
         raise UserError(f"--model {asked}: {of} is {name}; leave --model out")
 
 
-def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Vocabulary) -> None:
+def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: Vocabulary) -> None:
     """Everything that inference needs but the weights, before the first epoch, so that any checkpoint is complete.
 
     Raises:
@@ -291,7 +266,7 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
     output: Path = arguments.output_dir
     output.mkdir(parents=True, exist_ok=True)
     earlier = sorted([*output.glob("*_epoch_*.pth"), *output.glob("*_best.pth"), *output.glob("resume_*.pt")])
-    worth_keeping = [path for path in earlier if path != training_state.path_of(output, 0)]
+    worth_keeping = [path for path in earlier if path != checkpoints.path_of(output, 0)]
     if worth_keeping and not arguments.overwrite:
         raise UserError(
             f"{output}: holds {worth_keeping[0].name} of an earlier run; pass --resume to go on with it, --overwrite "
@@ -299,7 +274,7 @@ def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: tags.Voca
         )
     for path in earlier:  # a shorter run must not end among the later epochs of another
         path.unlink()
-    tags.write_vocabulary(output / "selected_tags.csv", vocabulary)
+    write_vocabulary(output / VOCABULARY_FILE, vocabulary)
     write_json(output / "config.json", config)
 
 
@@ -317,8 +292,8 @@ def describe(trainer: Trainer, dataset: TaggedRecords) -> str:
 def estimate_memory(trainer: Trainer, arguments: Any) -> str:
     """One line: bytes for weights and optimizer, and for activations."""
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    static = hardware.static_bytes(parameters, ema=bool(arguments.ema_decay))
-    each = hardware.activation_bytes(trainer.model.train(), arguments.image_size)
+    static = static_bytes(parameters, ema=bool(arguments.ema_decay))
+    each = cost.activation_bytes(trainer.model.train(), arguments.image_size)
     if trainer.device.type == "cuda":
         each //= 2
     total = static + each * arguments.batch_size
@@ -338,8 +313,8 @@ def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: st
     evaluation = trainer.validate() if len(dataset.val) else None
     metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
     speed = {"images_per_s": images_per_second}
-    peak = hardware.peak_flops(trainer.device)
-    if peak and (flops := hardware.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)):
+    peak = cost.peak_flops(trainer.device)
+    if peak and (flops := cost.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)):
         speed["MFU"] = images_per_second / trainer.world.size * flops / peak
     row = {"epoch": at.epoch, "step": at.step, "lr": rate, "train_loss": train_loss, **metrics, **speed}
     trainer.history.append(row)
@@ -349,14 +324,14 @@ def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: st
     if better:
         at.best, at.best_epoch = score, at.epoch
     if trainer.world.is_first:
-        models.save_weights(output / f"{name}_epoch_{at.epoch}.pth", trainer.averaged)
+        save_weights(output / f"{name}_epoch_{at.epoch}.pth", trainer.averaged)
         if better:
-            models.save_weights(output / f"{name}_best.pth", trainer.averaged)
+            save_weights(output / f"{name}_best.pth", trainer.averaged)
             if evaluation:
                 evaluation.write(output)
         write_table(output / "metrics.csv", trainer.history)
         curves.draw(trainer.history, output / "curves.png")
-        training_state.prune_checkpoints(output, name, arguments.keep_checkpoints)
+        checkpoints.prune_checkpoints(output, name, arguments.keep_checkpoints)
     line = (
         f"epoch {at.epoch}: train_loss {train_loss:.4f}, {images_per_second:.1f} images/s, "
         f"{format_metrics(metrics | {key: value for key, value in speed.items() if key == 'MFU'})}"
@@ -378,7 +353,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    world = processes.join(arguments.device)
+    world = distributed.join(arguments.device, "pass --device cpu")
     try:
         return run(arguments, world)
     except torch.OutOfMemoryError:  # not in a training step, which knows what would fit
@@ -398,14 +373,14 @@ def run(arguments: Any, world: World) -> int:
     torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     dataset = open_records(arguments.dataset_root, arguments.image_size)
     vocabulary, output = dataset.vocabulary, arguments.output_dir
-    frequency = recipe.tag_frequency(vocabulary.counts or (), len(dataset.train))
+    frequency = tag_frequency(vocabulary.counts or (), len(dataset.train))
     say = print if world.is_first else lambda *_, **__: None
 
     # Where the weights come from, first match wins:
     # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
     # 2. --pretrained: from there, the head by tag name.
     # 3. from scratch.
-    state = training_state.newest(output) if arguments.resume else None
+    state = checkpoints.newest(output) if arguments.resume else None
     if state is None and arguments.resume == "last":
         raise UserError(f"{output}: no resume_*.pt of an earlier run; leave --resume out to begin")
     if state is None and not arguments.pretrained:
@@ -471,7 +446,7 @@ def run(arguments: Any, world: World) -> int:
     if arguments.epochs == 0:
         best_path = output / f"{name}_epoch_0.pth"
         if world.is_first:
-            models.save_weights(best_path, model)
+            save_weights(best_path, model)
             print(f"converted: {best_path}")
     else:
         try:
@@ -481,7 +456,7 @@ def run(arguments: Any, world: World) -> int:
             return cli.DONE
         best_path = output / f"{name}_best.pth"
     if arguments.export_dir and world.is_first:
-        export.write_folder(arguments.export_dir, models.load_weights(best_path), config, vocabulary)
+        export.write_folder(arguments.export_dir, load_weights(best_path), config, vocabulary)
         print(f"exported: {arguments.export_dir}")
     return cli.DONE
 

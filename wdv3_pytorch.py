@@ -9,9 +9,6 @@ go to stdout, everything else to stderr.
 """
 
 import contextlib
-import csv
-import io
-import json
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,28 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cli
-import model_files
-import process_group
-import tags
-from artist_strings import SYNTAXES, artist_string
-from captions import EXISTING, ORDERS, Style, arrange, caption_path, danbooru_spelling, join, write_caption
-from files import UserError, replacing
-from model_config import read_config
-from model_files import ModelFiles
-from prediction import DEVICES, PRECISIONS, Model, Result, predictions
-from prediction_cache import PredictionCache, default_path, fingerprint
-from selection import (
-    CSV_COLUMNS,
-    Tagging,
-    csv_row,
-    format_text,
-    read_tag_thresholds,
-    read_thresholds,
-    select,
-    sigmoid,
-    to_record,
-)
+from tagger import cli
+from tagger.device import DEVICES
+from tagger.files import UserError, replacing
+from tagger.formats.checkpoint import ModelFiles, check_vocabulary, fetch, locate, read_config
+from tagger.formats.tag_lists import danbooru_spelling, parse_tags
+from tagger.formats.thresholds import read_tag_thresholds, read_thresholds
+from tagger.formats.vocabulary import ARTIST, CATEGORY_NUMBERS, RATING, Vocabulary, read_vocabulary
+from tagger.inference import distributed
+from tagger.inference.artist_strings import SYNTAXES, artist_string
+from tagger.inference.cache import PredictionCache, default_path, fingerprint
+from tagger.inference.captions import EXISTING, ORDERS, Style, arrange, caption_path, join, write_caption
+from tagger.inference.output import Printer, to_record
+from tagger.inference.predictor import PRECISIONS, Predictor, Result, predictions
+from tagger.inference.selection import Tagging, select, sigmoid
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))  # in a folder
 FLAGS = {
@@ -57,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     given = parser.add_argument_group("images")
     given.add_argument("--image_file", type=Path, nargs="+", metavar="PATH", default=[], help="images and folders")
     given.add_argument("--recursive", action="store_true", help="also what is in the folders' folders")
-    given.add_argument("--batch_size", type=cli.positive_int, default=8, help="(default: %(default)s)")
+    given.add_argument("--batch_size", type=cli.positive_int, default=8, help="images at a time")
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model_path", type=Path, help="weights, .pth or .safetensors, or a folder with one of them and the rest"
@@ -92,7 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--thresholds",
         choices=("json", "per_tag"),
         default="json",
-        help="per_tag: each tag's own, from the tag_metrics.csv beside the weights (default: %(default)s)",
+        help="per_tag: each tag's own, from the tag_metrics.csv beside the weights",
     )
     thresholds.add_argument(
         "--mcut", action="store_true", help="each group's at the largest gap between its probabilities"
@@ -102,19 +91,14 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--output_format",
         choices=("text", "json", "jsonl", "csv"),
         default="text",
-        help="json: a list of objects; jsonl: an object a line (default: %(default)s)",
+        help="json: a list of objects; jsonl: an object a line",
     )
     output.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
     output.add_argument("--report", type=Path, metavar="HTML", help="a page with all pictures, their tags, and sliders")
     output.add_argument("--export_onnx", type=Path, metavar="FILE", help="write the model as WD repositories ship it")
     captions = parser.add_argument_group("captions", "--write_captions writes a txt with the caption beside each image")
     captions.add_argument("--write_captions", action="store_true")
-    captions.add_argument(
-        "--existing",
-        choices=EXISTING,
-        default="skip",
-        help="what to do with a txt that is there (default: %(default)s)",
-    )
+    captions.add_argument("--existing", choices=EXISTING, default="skip", help="what to do with a txt that is there")
     captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
     captions.add_argument("--exclude_tags", type=names, default=(), metavar="A,B", help="leave these out")
     captions.add_argument("--always_first", type=names, default=(), metavar="A,B", help="put these first")
@@ -129,7 +113,9 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     artists.add_argument(
         "--artist_string", choices=SYNTAXES, help="the likeliest artists with weights, in the syntax of a prompt"
     )
-    artists.add_argument("--top_artists", type=cli.positive_int, default=5, metavar="K", help="(default: %(default)s)")
+    artists.add_argument(
+        "--top_artists", type=cli.positive_int, default=5, metavar="K", help="names in an artist string"
+    )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
     arguments = parser.parse_args(argv)
     if bool(arguments.model_path) == bool(arguments.model_repo):
@@ -149,11 +135,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
 
 def names(text: str) -> tuple[str, ...]:
     """An argparse type: tags separated by commas, in Danbooru's spelling or with blanks."""
-    return tuple(danbooru_spelling(tag) for tag in tags.parse_tags(text))
-
-
-def warn(message: str) -> None:
-    print(f"wdv3_pytorch.py: {message}", file=sys.stderr)
+    return tuple(danbooru_spelling(tag) for tag in parse_tags(text))
 
 
 # --- images and model -----------------------------------------------------------------------------------------------
@@ -181,31 +163,12 @@ def find_images(given: Sequence[Path], recursive: bool) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def check_vocabulary(vocabulary: tags.Vocabulary, csv_path: Path, config: Mapping[str, Any], config_path: Path) -> None:
-    """Refuse a CSV whose names are not those that the model was trained with.
-
-    Raises:
-        UserError: naming the first row that differs, where the checkpoint's own CSV lies beside its config.json.
-    """
-    mend = f"use the selected_tags.csv beside {config_path.name}"
-    if len(vocabulary) != config["num_classes"]:
-        raise UserError(f"{csv_path}: {len(vocabulary)} tags, but the model has {config['num_classes']}; {mend}")
-    trained_with = config["tagger"].get("tags_sha256")
-    if trained_with in (None, "", vocabulary.sha256):
-        return
-    original = config_path.parent / "selected_tags.csv"
-    difference = "its names or their order changed"
-    if original.exists() and original.resolve() != csv_path.resolve():
-        difference = tags.first_difference(vocabulary.names, tags.read_vocabulary(original).names)
-    raise UserError(f"{csv_path}: not the tags that the model was trained with ({difference}); {mend}")
-
-
 def without_shared(paths: Sequence[Path]) -> list[Path]:
     """The images that have a txt of their own: of a.jpg and a.png only the first would keep its caption."""
     owners: dict[Path, Path] = {}
     for path in paths:
         if (owner := owners.setdefault(caption_path(path), path)) != path:
-            warn(f"error: {path}: has the same txt as {owner.name}; rename one of them")
+            cli.warn(f"error: {path}: has the same txt as {owner.name}; rename one of them")
     return list(owners.values())
 
 
@@ -213,7 +176,7 @@ def without_captions(paths: Sequence[Path]) -> list[Path]:
     """The images that still need a caption: what is done is passed over before the model is asked."""
     left = [path for path in paths if not caption_path(path).exists()]
     if len(left) < len(paths):
-        warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
+        cli.warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
     return left
 
 
@@ -238,7 +201,7 @@ def pooled(results: Iterable[Result]) -> Iterator[Result]:
 class Teller:
     """Makes of logits what is printed."""
 
-    vocabulary: tags.Vocabulary
+    vocabulary: Vocabulary
     thresholds: Mapping[str, float]
     per_tag: Sequence[float] | None
     style: Style
@@ -262,51 +225,13 @@ class Teller:
         """What the report needs, see report.Entry: probabilities by category, those of at least `lowest`."""
         probabilities = sigmoid(logits)
         entry: dict[str, Any] = {"image": path}
-        for name, category in tags.CATEGORY_NUMBERS.items():
+        for name, category in CATEGORY_NUMBERS.items():
             entry[name] = {
                 self.vocabulary.names[i]: probabilities[i]
                 for i in self.vocabulary.indices(category)
-                if probabilities[i] >= lowest or category == tags.RATING
+                if probabilities[i] >= lowest or category == RATING
             }
         return entry
-
-
-class Printer:
-    """Writes records in a format, one after the other."""
-
-    def __init__(self, file: Any, output_format: str, titles: bool) -> None:
-        self.out, self.format, self.titles = file, output_format, titles
-        # JSON has escapes of its own for what a console's code page (GBK, cp1252) lacks.
-        self.ascii = (getattr(file, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
-        self.count = 0
-        if output_format == "csv":
-            self._row(CSV_COLUMNS)
-
-    def _write(self, text: str) -> None:
-        # A file's name may be no Unicode; its escapes are right in JSON, and readable elsewhere.
-        self.out.write(text.encode("utf-8", "backslashreplace").decode())
-
-    def _row(self, values: Sequence[str]) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        self._write(line.getvalue())
-
-    def add(self, tagging: Tagging, record: Mapping[str, Any]) -> None:
-        if self.format == "text":
-            title = f"== {record['image']} ==\n" if self.titles else ""
-            self._write(title + format_text(record, tagging.thresholds) + "\n")
-        elif self.format == "csv":
-            self._row(csv_row(record))
-        elif self.format == "jsonl":
-            self._write(json.dumps(record, ensure_ascii=self.ascii) + "\n")
-        else:
-            self._write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=self.ascii, indent=2))
-        self.count += 1
-        self.out.flush()
-
-    def end(self) -> None:
-        if self.format == "json":
-            self._write("\n]\n" if self.count else "[]\n")
 
 
 def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: bool) -> tuple[int, int]:
@@ -314,7 +239,7 @@ def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: 
     total = left_out = written = 0
     entries: list[Any] = []
     if arguments.report:
-        import report  # here, for it brings Pillow
+        from tagger.inference import report
     file = replacing(arguments.output) if arguments.output else contextlib.nullcontext(sys.stdout)
     with file as out:
         quiet = arguments.write_captions and not arguments.output and not arguments.dry_run
@@ -322,7 +247,7 @@ def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: 
         for path, logits in results:
             total += 1
             if isinstance(logits, UserError):
-                warn(f"error: {logits}")
+                cli.warn(f"error: {logits}")
                 left_out += 1
                 continue
             tagging, record = teller.tell(path, logits)
@@ -332,17 +257,17 @@ def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: 
                 try:
                     written += write_caption(caption_path(path), record["caption"], arguments.existing)
                 except UserError as error:
-                    warn(f"error: {error}")
+                    cli.warn(f"error: {error}")
                     left_out += 1
             if arguments.report:
                 entries.append(teller.entry(path, logits, report.LOWEST))
         if not quiet:
             printer.end()
     if arguments.write_captions and not arguments.dry_run:
-        warn(f"{written} captions written")
+        cli.warn(f"{written} captions written")
     if arguments.report and entries:
         report.write_report(arguments.report, entries, teller.thresholds, arguments.top_artists)
-        warn(f"{arguments.report}: open it in a browser")
+        cli.warn(f"{arguments.report}: open it in a browser")
     return total, left_out
 
 
@@ -355,17 +280,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     thresholds = read_thresholds(arguments.threshold_json)
     thresholds |= {key: getattr(arguments, key) for key in FLAGS if getattr(arguments, key) is not None}
     if arguments.model_repo:
-        found = model_files.fetch(arguments.model_repo)
+        found = fetch(arguments.model_repo)
         found = ModelFiles(found.weights, arguments.config_path or found.config, arguments.tags_csv or found.tags_csv)
     else:
-        found = model_files.locate(arguments.model_path, arguments.config_path, arguments.tags_csv)
-    vocabulary, config = tags.read_vocabulary(found.tags_csv), read_config(found.config)
+        found = locate(arguments.model_path, arguments.config_path, arguments.tags_csv)
+    vocabulary, config = read_vocabulary(found.tags_csv), read_config(found.config)
     check_vocabulary(vocabulary, found.tags_csv, config, found.config)
     per_tag = None
     if arguments.thresholds == "per_tag":
         per_tag = read_tag_thresholds(found.weights.with_name("tag_metrics.csv"), vocabulary)
     if arguments.export_onnx:
-        import onnx_export
+        from tagger.inference import onnx_export
 
         print(onnx_export.write(arguments.export_onnx, found.weights, config), file=sys.stderr)
         if not arguments.image_file:
@@ -389,14 +314,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         escape=arguments.escape_parentheses,
     )
     teller = Teller(vocabulary, thresholds, per_tag, style, arguments)
-    model = Model(found.weights, config, arguments.device, arguments.precision)
+    model = Predictor(found.weights, config, arguments.device, arguments.precision)
     cache = None if arguments.no_cache else PredictionCache(default_path())
     key = fingerprint(found.weights, config, arguments.device, arguments.precision)
     try:
-        results = process_group.split(paths, lambda some: predictions(some, model, cache, key, arguments.batch_size))
-        if process_group.RANK:
+        results = distributed.split(paths, lambda some: predictions(some, model, cache, key, arguments.batch_size))
+        if distributed.RANK:
             list(results)  # of nothing: the first process of torchrun speaks for all
-            warn(f"process {process_group.RANK}: {model.summary(model.images)}")
+            cli.warn(f"process {distributed.RANK}: {model.summary(model.images)}")
             return cli.DONE
         # A bar among results on the same terminal would be torn to pieces.
         if len(paths) > 1 and (arguments.output or arguments.write_captions or not sys.stdout.isatty()):
@@ -407,19 +332,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if cache:
             cache.close()
-    warn(model.summary(len(paths)))
+    cli.warn(model.summary(len(paths)))
     if left_out == total:
         return cli.UNUSABLE
     return cli.INCOMPLETE if left_out or shared else cli.DONE
 
 
-def tell_of_unknown(arguments: Any, vocabulary: tags.Vocabulary, csv_path: Path) -> None:
+def tell_of_unknown(arguments: Any, vocabulary: Vocabulary, csv_path: Path) -> None:
     """Warn of flags that can have no effect."""
     for name in (*arguments.exclude_tags, *arguments.always_first):
         if name not in vocabulary.index:
-            warn(f"warning: {name} is no tag of {csv_path}")
-    if arguments.artist_string and not vocabulary.indices(tags.ARTIST):
-        warn(f"warning: {csv_path} has no artists (category 1), so no image has an artist string")
+            cli.warn(f"warning: {name} is no tag of {csv_path}")
+    if arguments.artist_string and not vocabulary.indices(ARTIST):
+        cli.warn(f"warning: {csv_path} has no artists (category 1), so no image has an artist string")
 
 
 def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:

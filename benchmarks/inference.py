@@ -62,13 +62,14 @@ def make_checkpoint(folder: Path, image_size: int) -> None:
     import torch
 
     import models
-    import tags
-    from files import write_json
-    from model_config import make_config
+    from models import make_config
+    from tagger.files import write_json
+    from tagger.formats.vocabulary import read_vocabulary
+    from tagger.formats.weights import save_weights
 
     folder.mkdir(parents=True, exist_ok=True)
     Image.effect_noise((1200, 1700), 80).convert("RGB").save(folder / "picture.jpg")
-    vocabulary = tags.read_vocabulary(ROOT / "selected_tags.csv")
+    vocabulary = read_vocabulary(ROOT / "selected_tags.csv")
     config = make_config("eva02_large", image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
     if (folder / "config.json").exists() and json.loads((folder / "config.json").read_text()) == config:
         return
@@ -78,7 +79,7 @@ def make_checkpoint(folder: Path, image_size: int) -> None:
         head = model.get_submodule("head")
         torch.nn.init.normal_(head.weight, std=0.1)  # type: ignore[arg-type]
         torch.nn.init.constant_(head.bias, -4)  # type: ignore[arg-type]
-    models.save_weights(folder / "eva02_large_best.pth", model)
+    save_weights(folder / "eva02_large_best.pth", model)
     shutil.copy(ROOT / "selected_tags.csv", folder)
     write_json(folder / "config.json", config)
 
@@ -108,7 +109,15 @@ def medians(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str
 def answers(folder: Path, rounds: int) -> None:
     cache, levels = folder / "cache", folder / "threshold.json"
     picture, weights = folder / "picture.jpg", folder / "eva02_large_best.pth"
-    ours = (ROOT / "wdv3_pytorch.py", "--image_file", picture, "--model_path", folder, "--threshold_json", levels)
+    ours: tuple[object, ...] = (
+        ROOT / "wdv3_pytorch.py",
+        "--image_file",
+        picture,
+        "--model_path",
+        folder,
+        "--threshold_json",
+        levels,
+    )
     ours = (*ours, "--device", "cpu")
 
     def first() -> float:
@@ -134,9 +143,9 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
     import onnxruntime
     import torch
 
-    import onnx_export
-    from model_config import read_config
-    from prediction import Model
+    from tagger.formats.checkpoint import read_config
+    from tagger.inference import onnx_export
+    from tagger.inference.predictor import Predictor
 
     torch.set_num_threads(threads)
     config, weights = read_config(folder / "config.json"), folder / "eva02_large_best.pth"
@@ -146,7 +155,7 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
-    models = {precision: Model(weights, config, "cpu", precision) for precision in ("float32", "bfloat16")}
+    models = {precision: Predictor(weights, config, "cpu", precision) for precision in ("float32", "bfloat16")}
 
     def timed(run: Callable[[], object]) -> Callable[[], float]:
         def measure() -> float:
@@ -158,8 +167,8 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
 
     contenders = {
         "onnxruntime": timed(lambda: session.run(None, {"input": pixels.astype(np.float32)})),
-        "ours, float32": timed(lambda: models["float32"](pixels)),
-        "ours, bfloat16": timed(lambda: models["bfloat16"](pixels)),
+        "ours, float32": timed(lambda: models["float32"](list(pixels))),
+        "ours, bfloat16": timed(lambda: models["bfloat16"](list(pixels))),
     }
     medians(1, contenders)  # warm-up
     found = medians(rounds, contenders)

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = """
 import sys, time
 import torch
-import records
-from training_data import EpochBatches, TaggedImages, make_loader, to_device
+from tagger.formats import records
+from tagger.training.data import EpochBatches, TaggedImages, make_loader, to_device
 
 path, size, cores, seconds = sys.argv[1], *map(int, sys.argv[2:])
 file = records.RecordFiles([records.Path(path)])

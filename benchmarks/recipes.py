@@ -35,17 +35,18 @@ RECIPES = {
 # Undoes what the trainer does against the three mistakes, then trains. Prints the CPU seconds of this process.
 PROCESS = """
 import resource, sys
-import recipe, train_pytorch
+import train_pytorch
+from tagger.training import loss, optimizer, trainer
 if sys.argv[1] == "naive":
     class Constant:
         def __init__(self, *_): pass
         def step_update(self, _): pass
-    inner = recipe.TaggingLoss.forward
-    recipe.TaggingLoss.forward = lambda self, logits, targets: inner(self, logits, targets) / logits.shape[1]
-    recipe.warmup_and_cosine = Constant
-    recipe.start_head_at_log_odds = lambda model, frequency: model.head.bias.detach().zero_()
+    inner = loss.TaggingLoss.forward
+    loss.TaggingLoss.forward = lambda self, logits, targets: inner(self, logits, targets) / logits.shape[1]
+    trainer.warmup_and_cosine = Constant
+    train_pytorch.start_head_at_log_odds = lambda model, frequency: model.head.bias.detach().zero_()
 if sys.argv[1] in ("naive", "plain"):
-    recipe.ADAMW_BETAS = (0.9, 0.999)
+    optimizer.ADAMW_BETAS = (0.9, 0.999)
 code = train_pytorch.main(sys.argv[2:])
 print("cpu_seconds", resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 sys.exit(code)

@@ -91,8 +91,8 @@ def grainy(portrait: Image.Image, field: np.ndarray, random: np.random.Generator
 
 def make_corpus(folder: Path, noise: float) -> None:
     """600 pairs in folder/few, and 6,000 in folder/many."""
-    from tests.sample_booru.drawing import draw_portrait
-    from tests.sample_booru.portraits import Portrait
+    from examples.sample_booru.drawing import draw_portrait
+    from examples.sample_booru.portraits import Portrait
 
     random = np.random.default_rng(0)
     field = random.normal(0, noise, (SIZE[1] + 200, SIZE[0] + 200)).round().astype(np.int16)

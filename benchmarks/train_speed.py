@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import records
+from tagger.formats import records
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 640  # of a timed epoch: a minute

@@ -17,9 +17,9 @@ import timm
 import torch
 
 import train_pytorch
+from examples.sample_booru.__main__ import CATEGORIES, tags_of
+from examples.sample_booru.drawing import draw_post
 from tests.helpers import run_script, write_csv
-from tests.sample_booru.__main__ import CATEGORIES, tags_of
-from tests.sample_booru.drawing import draw_post
 
 # derandomize: the same examples in every run, so that a failure is one commit's and not one day's.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import cli
-from files import UserError
+from tagger import cli
+from tagger.files import UserError
 from tests.helpers import error_line, run_script, write_txts
 
 

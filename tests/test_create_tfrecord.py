@@ -23,11 +23,12 @@ import pytest
 from PIL import Image
 
 import create_tfrecord as script
-import images
-import shards
-import tags
-from plan import Plan
-from records import RecordFile, RecordFiles, shard_paths
+from tagger import images
+from tagger.formats.records import RecordFile, RecordFiles, shard_paths
+from tagger.formats.tag_lists import read_tags
+from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
+from tagger.tfrecord import writer
+from tagger.tfrecord.catalog import Plan
 from tests.conftest import POSTS, STORED_SIZE
 from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
 
@@ -67,7 +68,7 @@ def test_round_n_times_ratio_by_the_digest_of_the_image_files(dataset: Path, rec
 
 
 def test_the_json_says_what_is_there(records: Path) -> None:
-    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
+    vocabulary = read_vocabulary(records / "selected_tags.csv")
     assert about(records) == {
         "num_classes": len(vocabulary),
         "train_samples": 18,
@@ -80,20 +81,20 @@ def test_the_json_says_what_is_there(records: Path) -> None:
 
 
 def test_the_frozen_vocabulary_counts_uses_in_the_train_split(dataset: Path, records: Path) -> None:
-    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
-    used = [name for image in names_in(records / TRAIN) for name in tags.read_tags(dataset / f"{image[:2]}.txt")]
+    vocabulary = read_vocabulary(records / "selected_tags.csv")
+    used = [name for image in names_in(records / TRAIN) for name in read_tags(dataset / f"{image[:2]}.txt")]
     assert vocabulary.counts == tuple(used.count(name) for name in vocabulary.names)
     assert 0 in vocabulary.counts  # some tag is in the validation split alone
 
 
 def test_new_tags_come_by_falling_frequency_with_the_datasets_categories(dataset: Path, records: Path) -> None:
-    vocabulary = tags.read_vocabulary(records / "selected_tags.csv")
-    used = [name for number in range(POSTS) for name in tags.read_tags(dataset / f"{number:02}.txt")]
+    vocabulary = read_vocabulary(records / "selected_tags.csv")
+    used = [name for number in range(POSTS) for name in read_tags(dataset / f"{number:02}.txt")]
     new = sorted(set(used) - set(vocabulary.names[:4]), key=lambda name: (-used.count(name), name))
-    known = tags.read_categories(dataset / "tag_categories.csv")
+    known = read_categories(dataset / "tag_categories.csv")
     assert list(vocabulary.names[4:]) == new
-    assert list(vocabulary.categories[4:]) == [known.get(name, tags.GENERAL) for name in new]
-    assert vocabulary.indices(tags.ARTIST) and vocabulary.indices(tags.CHARACTER)
+    assert list(vocabulary.categories[4:]) == [known.get(name, GENERAL) for name in new]
+    assert vocabulary.indices(ARTIST) and vocabulary.indices(CHARACTER)
 
 
 def test_the_same_dataset_gives_the_same_bytes_with_flags_in_either_spelling(
@@ -184,11 +185,11 @@ def test_by_default_seven_tenths_of_the_pairs_go_to_train(messy: Any) -> None:
 def test_the_rows_that_stood_in_the_csv_stay_and_new_ones_follow(messy: Any) -> None:
     root, _ = messy
     assert (root / "selected_tags.csv").read_bytes().startswith(STANDING)
-    known = tags.read_categories(root / "selected_tags.csv")
+    known = read_categories(root / "selected_tags.csv")
     new = {"smile": 0, "ke-ta": 1, "null": 0, "sensitive": 9, "初音ミク": 4, "only_in_a_corrupt_image": 0}
     assert known == {"general": 9, "solo": 4} | new
     assert list(known)[2] == "smile"  # eight uses
-    frozen = tags.read_vocabulary(root / "output-datasets" / "selected_tags.csv")
+    frozen = read_vocabulary(root / "output-datasets" / "selected_tags.csv")
     assert frozen.names == tuple(known) and frozen.categories == tuple(known.values())
 
 
@@ -264,7 +265,7 @@ def test_new_tags_with_blanks_are_warned_of_and_lines_separate_tags(tmp_path: Pa
     write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "long hair"])
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
     assert done.returncode == 0
-    assert tags.read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
+    assert read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
     assert "'long hair'" in done.stderr
 
 
@@ -281,9 +282,9 @@ def three_pairs(tmp_path: Path) -> Path:
 
 def test_rare_tags_are_not_appended_but_named(three_pairs: Path) -> None:
     done = run_script("create_tfrecord.py", "--min-count", 2, "--img-size", 14, cwd=three_pairs)
-    assert tags.read_vocabulary(three_pairs / "selected_tags.csv").names[4:] == ("often",)
+    assert read_vocabulary(three_pairs / "selected_tags.csv").names[4:] == ("often",)
     assert "2 tags are not in selected_tags.csv (2 uses): rare, seldom" in done.stderr
-    unknown = tags.read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
+    unknown = read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
     assert (unknown.names, unknown.counts) == (("rare", "seldom"), (1, 1))
     # 2.png has a rare tag alone: without a label it would teach that there is nothing in it.
     assert done.returncode == 1 and about(three_pairs / "output-datasets")["train_samples"] == 1
@@ -451,12 +452,12 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes(
     class OpError(Exception):
         message = "No space left on device"
 
-    def writer(path: bytes) -> Any:
+    def refuse(path: bytes) -> Any:
         raise OpError
 
     # tensorflow, as far as the script needs it, on a disk that takes no byte.
-    tensorflow = SimpleNamespace(errors=SimpleNamespace(OpError=OpError), io=SimpleNamespace(TFRecordWriter=writer))
-    monkeypatch.setattr(shards, "import_tensorflow", lambda: tensorflow)
+    tensorflow = SimpleNamespace(errors=SimpleNamespace(OpError=OpError), io=SimpleNamespace(TFRecordWriter=refuse))
+    monkeypatch.setattr(writer, "import_tensorflow", lambda: tensorflow)
     output = big / "full"
     assert script.main(command(big, output)[2:]) == 2
     assert "aibooru_train-00000-of-00006.tfrecord: No space left" in error_line(capsys.readouterr().err)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import files
-from files import UserError
+from tagger import files
+from tagger.files import UserError
 from tests.helpers import ROOT, tree
 
 MEND = "write it first"
@@ -70,7 +70,7 @@ def test_a_process_that_dies_while_writing_leaves_the_old_file(tmp_path: Path) -
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
-        "import os, files\n"
+        "import os\nfrom tagger import files\n"
         f"with files.replacing({str(path)!r}) as file:\n"
         "    file.write('half of the new'); file.flush(); os._exit(9)\n"
     )

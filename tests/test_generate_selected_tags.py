@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import generate_selected_tags as script
-import tags
+from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
 from tests.helpers import ODD_NAMES, error_line, left_out, run_script, write_csv, write_txts
 
 RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
@@ -43,20 +43,20 @@ def test_the_defaults_in_a_process_of_their_own(folder: Path) -> None:
     done = run_script("generate_selected_tags.py", cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     assert "10 tags" in done.stdout and "4 rating" in done.stdout
-    assert len(tags.read_vocabulary(folder.parent / "selected_tags.csv")) == 10
+    assert len(read_vocabulary(folder.parent / "selected_tags.csv")) == 10
 
 
 def test_either_spelling_of_the_flags(folder: Path, tmp_path: Path) -> None:
     arguments = ["--dataset_folder", str(folder), "--output_csv", str(tmp_path / "tags.csv"), "--min_count", "3"]
     assert script.main(arguments) == 0
-    assert tags.read_vocabulary(tmp_path / "tags.csv").names[4:] == ("solo",)
+    assert read_vocabulary(tmp_path / "tags.csv").names[4:] == ("solo",)
 
 
 def test_tag_categories_of_the_dataset_are_taken(folder: Path, tmp_path: Path) -> None:
     write_csv(folder / "tag_categories.csv", ["saber,4", "ke-ta,1", "not_in_the_dataset,4"])
     assert generate(folder, tmp_path / "tags.csv") == 0
-    known = tags.read_categories(tmp_path / "tags.csv")
-    assert known["saber"] == tags.CHARACTER and known["ke-ta"] == tags.ARTIST and known["solo"] == tags.GENERAL
+    known = read_categories(tmp_path / "tags.csv")
+    assert known["saber"] == CHARACTER and known["ke-ta"] == ARTIST and known["solo"] == GENERAL
     assert "not_in_the_dataset" not in known
 
 
@@ -64,8 +64,8 @@ def test_categories_from_another_vocabulary_win(folder: Path, tmp_path: Path) ->
     write_csv(folder / "tag_categories.csv", ["saber,1", "ke-ta,1"])
     edited = write_csv(tmp_path / "edited.csv", ["saber,4", "hat,4"])
     assert generate(folder, tmp_path / "tags.csv", "--categories-from", edited) == 0
-    known = tags.read_categories(tmp_path / "tags.csv")
-    assert (known["saber"], known["hat"], known["ke-ta"]) == (tags.CHARACTER, tags.CHARACTER, tags.ARTIST)
+    known = read_categories(tmp_path / "tags.csv")
+    assert (known["saber"], known["hat"], known["ke-ta"]) == (CHARACTER, CHARACTER, ARTIST)
 
 
 def test_a_rating_stays_a_rating_whatever_the_categories_say(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_rare_tags_can_be_left_out_but_no_rating(folder: Path, tmp_path: Path) -
 
 def test_counts_on_request(folder: Path, tmp_path: Path) -> None:
     assert generate(folder, tmp_path / "tags.csv", "--with-count") == 0
-    vocabulary = tags.read_vocabulary(tmp_path / "tags.csv")
+    vocabulary = read_vocabulary(tmp_path / "tags.csv")
     assert lines(tmp_path / "tags.csv")[0] == "name,category,count"
     assert vocabulary.counts == (2, 1, 0, 0, 3, 2, 2, 2, 1, 1)
 
@@ -103,7 +103,7 @@ def test_the_layout_of_wd_v3_has_characters_last_and_no_artists(folder: Path, tm
 def test_names_that_look_like_something_else_are_tags(tmp_path: Path) -> None:
     folder = write_txts(tmp_path / "dataset", a=",".join(ODD_NAMES))
     assert generate(folder, tmp_path / "tags.csv") == 0
-    assert tags.read_vocabulary(tmp_path / "tags.csv").names[4:] == tuple(sorted(ODD_NAMES))
+    assert read_vocabulary(tmp_path / "tags.csv").names[4:] == tuple(sorted(ODD_NAMES))
 
 
 def test_a_bom_windows_line_ends_and_repetitions_count_once(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_txt_that_is_not_utf8_is_left_out_and_named(
     assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
     (line,) = left_out(capsys.readouterr().err)
     assert "d.txt" in line
-    vocabulary = tags.read_vocabulary(tmp_path / "tags.csv")
+    vocabulary = read_vocabulary(tmp_path / "tags.csv")
     assert vocabulary.counts is not None and vocabulary.counts[vocabulary.index["solo"]] == 3
 
 
@@ -150,8 +150,8 @@ def test_appending_adds_only_what_is_missing_at_the_end(folder: Path, tmp_path: 
     after = path.read_bytes()
     assert after.startswith(before)
     rest = ("sensitive", "questionable", "explicit", "solo", "1girl", "saber", "smile", "ke-ta")
-    assert tags.read_vocabulary(path).names == ("general", "hat", *rest)
-    assert tags.read_categories(path)["saber"] == tags.CHARACTER
+    assert read_vocabulary(path).names == ("general", "hat", *rest)
+    assert read_categories(path)["saber"] == CHARACTER
     assert script.main(flags) == 0 and path.read_bytes() == after
 
 
@@ -206,4 +206,4 @@ def test_a_csv_appears_whole_or_not_at_all(
 def test_tags_on_lines_of_their_own_do_not_spoil_the_csv(tmp_path: Path) -> None:
     folder = write_txts(tmp_path / "dataset", a="general\n1girl\nsolo")
     assert generate(folder, tmp_path / "tags.csv") in (0, 1)
-    tags.read_vocabulary(tmp_path / "tags.csv")
+    read_vocabulary(tmp_path / "tags.csv")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFilter, JpegImagePlugin
 
-import images
-from images import UnreadableImage
+from tagger import images
+from tagger.images import UnreadableImage
 
 RED, GREEN, BLUE, YELLOW, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)
 SIZES = st.integers(1, 40)

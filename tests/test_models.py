@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from files import UserError
-from model_config import MODELS, make_config, read_config
+from models import MODELS, make_config
+from tagger.device import normalise
+from tagger.files import UserError
+from tagger.formats.checkpoint import read_config
+from tagger.formats.weights import load_weights, save_weights
 
 CLASSES = 5
 
@@ -62,7 +65,7 @@ def tiny() -> tuple[dict[str, Any], nn.Module]:
 @pytest.fixture(scope="module")
 def weights(tiny: tuple[dict[str, Any], nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    models.save_weights(path, tiny[1])
+    save_weights(path, tiny[1])
     return path
 
 
@@ -76,7 +79,7 @@ def test_logits_are_timms(name: str, size: int, tmp_path: Path) -> None:
     torch.manual_seed(1)
     config = make_config(name, size, CLASSES)
     theirs = sharpened(timms(config))
-    models.save_weights(tmp_path / "model.pth", theirs)
+    save_weights(tmp_path / "model.pth", theirs)
     assert_same_logits(models.load(config, tmp_path / "model.pth"), theirs, inputs(size))
 
 
@@ -230,7 +233,7 @@ class Malicious:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, save: Callable[[object, Path], None]) -> None:
     save({"head.bias": Malicious(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(UserError) as caught:
-        models.load_weights(tmp_path / "evil.pth")
+        load_weights(tmp_path / "evil.pth")
     assert "evil.pth" in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "ran").exists()
 
@@ -291,11 +294,11 @@ def test_pixels_become_what_the_model_eats() -> None:
     config = make_config("eva02_tiny", 28, CLASSES)
     pixels = torch.zeros(2, 4, 6, 3, dtype=torch.uint8)
     pixels[0, 1, 2] = torch.tensor([0, 51, 255])
-    eaten = models.normalise(pixels, config)
+    eaten = normalise(pixels, config)
     assert eaten.shape == (2, 3, 4, 6) and eaten.dtype == torch.float32 and eaten.is_contiguous()
     torch.testing.assert_close(eaten[0, :, 1, 2], torch.tensor([-1.0, -0.6, 1.0]))
     config["pretrained_cfg"] |= {"mean": [0.2, 0.2, 0.2], "std": [0.1, 0.2, 0.4]}
-    torch.testing.assert_close(models.normalise(pixels, config)[0, :, 1, 2], torch.tensor([-2.0, 0.0, 2.0]))
+    torch.testing.assert_close(normalise(pixels, config)[0, :, 1, 2], torch.tensor([-2.0, 0.0, 2.0]))
 
 
 # --- config.json ----------------------------------------------------------------------------------------------------

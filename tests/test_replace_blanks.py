@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import replace_blanks
-import tags
+from tagger.formats.tag_lists import format_tags, parse_tags
 from tests.helpers import error_line, left_out, run_script, write_txts
 
 
@@ -45,7 +45,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"], exclude_char
 def test_tidying_twice_changes_nothing_more(text: str) -> None:
     once = replace_blanks.tidy(text)
     assert replace_blanks.tidy(once) == once
-    assert tags.format_tags(tags.parse_tags(once)) == once
+    assert format_tags(parse_tags(once)) == once
     assert not any(character.isspace() for character in once)
 
 

@@ -25,10 +25,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import crawl_state
-import danbooru
 import simple_dan_crawl
-from tests.sample_booru.server import SampleBooru, start
+from examples.sample_booru.server import SampleBooru, start
+from tagger.crawl import danbooru, dataset_folder
 
 Intercept = Callable[[Any, str, dict[str, str]], bool]
 ROOT = Path(__file__).parent.parent
@@ -785,7 +784,7 @@ def test_edited_tags_are_never_overwritten(booru: SampleBooru, tmp_path: Path) -
 def test_a_full_disk_stops_and_the_next_run_goes_on(
     booru: SampleBooru, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, left = crawl_state.write_bytes, iter(range(3))
+    write, left = dataset_folder.write_bytes, iter(range(3))
 
     def write_until_full(path: Path, data: bytes) -> None:
         if next(left, None) is None:
@@ -793,7 +792,7 @@ def test_a_full_disk_stops_and_the_next_run_goes_on(
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(crawl_state, "write_bytes", write_until_full)
+        patch.setattr(dataset_folder, "write_bytes", write_until_full)
         assert crawl(booru, tmp_path / "a", "--target-count", "8") == 2
     assert "No space left" in one_error_line(capsys)
     assert 0 < len(pairs(tmp_path / "a")) <= 3

@@ -20,19 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-import images
 import models
-import processes
-import recipe
-import tags
 import train_pytorch as script
-from files import UserError
-from model_config import MODELS, read_config
-from records import RecordFile, RecordFiles
+from models import MODELS
+from tagger import images
+from tagger.files import UserError
+from tagger.formats.checkpoint import read_config
+from tagger.formats.records import RecordFile, RecordFiles
+from tagger.formats.vocabulary import CHARACTER, read_categories, read_vocabulary
+from tagger.training import distributed
+from tagger.training.data import Batch, EpochBatches, TaggedImages, decode, make_loader, mixup
+from tagger.training.trainer import Trainer
 from tests.conftest import INPUT_SIZE, STORED_SIZE
 from tests.helpers import error_line, flip_byte, lines_of, run_script, tree
-from trainer import Trainer
-from training_data import Batch, EpochBatches, TaggedImages, decode, make_loader
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
 CPU = torch.device("cpu")
@@ -111,8 +111,8 @@ def test_a_checkpoint_folder_is_complete(checkpoint: Path) -> None:
 
 def test_checkpoints_are_plain_state_dicts_that_infer(checkpoint: Path, records: Path) -> None:
     config = read_config(checkpoint / "config.json")
-    vocabulary = tags.read_vocabulary(checkpoint / "selected_tags.csv")
-    assert vocabulary == tags.read_vocabulary(records / "selected_tags.csv")
+    vocabulary = read_vocabulary(checkpoint / "selected_tags.csv")
+    assert vocabulary == read_vocabulary(records / "selected_tags.csv")
     assert config["tagger"] == {"model": "eva02_tiny", "channel_order": "RGB", "tags_sha256": vocabulary.sha256}
     assert config["model_args"]["img_size"] == INPUT_SIZE
     state = torch.load(checkpoint / "eva02_tiny_epoch_1.pth", weights_only=True)
@@ -262,10 +262,10 @@ def test_without_a_validation_split_the_training_loss_decides(
 def test_every_step_is_clipped_and_mixed_and_drops_paths(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip, mix = Mock(side_effect=torch.nn.utils.clip_grad_norm_), Mock(side_effect=recipe.mixup)
+    clip, mix = Mock(side_effect=torch.nn.utils.clip_grad_norm_), Mock(side_effect=mixup)
     build = Mock(side_effect=models.build)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
-    monkeypatch.setattr(recipe, "mixup", mix)
+    monkeypatch.setattr("tagger.training.trainer.mixup", mix)
     monkeypatch.setattr(models, "build", build)
     assert train(records, tmp_path, "--mixup", 0.3, "--drop_path", 0.1) == 0
     assert [call.args[1] for call in clip.call_args_list] == [1.0] * 3
@@ -361,9 +361,9 @@ def test_a_device_that_is_not_there_is_an_error_and_no_fallback(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert processes.join("auto").device == CPU
+    assert distributed.join("auto", hint="").device == CPU
     assert train(records, tmp_path / "out", "--device", device) == 2
-    assert f"--device {device}" in error_line(capsys.readouterr().err)
+    assert f"device {device}" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
@@ -591,7 +591,7 @@ def test_a_damaged_record_is_one_line_in_a_worker_process_too(
 def test_categories_may_be_edited_in_the_records_vocabulary(copied: Path, tmp_path: Path, rehearsal: Rehearsal) -> None:
     edit_csv(copied / "selected_tags.csv", "solo,0,", "solo,4,")
     assert train(copied, tmp_path / "out") == 0
-    assert tags.read_categories(tmp_path / "out" / "selected_tags.csv")["solo"] == tags.CHARACTER
+    assert read_categories(tmp_path / "out" / "selected_tags.csv")["solo"] == CHARACTER
 
 
 @pytest.mark.parametrize(("size", "words"), [(30, "28 is"), (70, "pass --image_size 56")])

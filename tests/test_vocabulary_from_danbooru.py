@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import danbooru
 import generate_selected_tags as script
-import tags
-from tests.sample_booru.server import SampleBooru, start
+from examples.sample_booru.server import SampleBooru, start
+from tagger.crawl import danbooru
+from tagger.formats.vocabulary import CHARACTER, read_vocabulary
 
 CATEGORY = {"general": 0, "artist": 1, "character": 4}
 
@@ -95,11 +95,11 @@ def test_append_moves_no_row(booru: SampleBooru, tmp_path: Path) -> None:
     assert generate(booru, "--append-to", output, "--tag-categories", "artist", "--min-posts", 1) == 0
     text = output.read_bytes().decode()
     assert text.startswith(before + "\n")
-    vocabulary = tags.read_vocabulary(output)
+    vocabulary = read_vocabulary(output)
     rest = [name for name in artists if name != artists[1]]
     # 1girl stays where it was, the artist that a person had made a character stays one
     assert vocabulary.names == ("general", artists[1], "1girl", "sensitive", "questionable", "explicit", *rest)
-    assert vocabulary.categories[1] == tags.CHARACTER
+    assert vocabulary.categories[1] == CHARACTER
     assert generate(booru, "--append-to", output, "--tag-categories", "artist", "--min-posts", 1) == 0
     assert output.read_bytes().decode() == text
 

@@ -1,0 +1,158 @@
+"""What the toolkit's command lines share: one-line errors, exit codes, and flags in either spelling.
+
+python replace_blanks.py --dataset_folder ./dataset     # the same as --dataset-folder
+"""
+
+import argparse
+import functools
+import io
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tagger.files import UserError
+
+VERSION = "0.2.0"  # of the toolkit; the top entry of CHANGELOG.md
+
+DONE, INCOMPLETE, UNUSABLE = 0, 1, 2  # exit codes: all done; something was left out; wrong arguments or input
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring's lines, and adds the default to every flag's help that does not tell it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        flags_only = action.nargs == 0 or action.default in (None, argparse.SUPPRESS) or action.default in ((), [], "")
+        if flags_only or "(default:" in text or not action.option_strings:
+            return text
+        shown = (
+            "./%(default)s" if isinstance(action.default, Path) and not action.default.is_absolute() else "%(default)s"
+        )
+        return f"{text} (default: {shown})".strip()
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, with one-line errors and with `--two-words` accepted as `--two_words` and the other way round.
+
+    Args:
+        doc: a script's docstring, shown by --help.
+        separator: "-" or "_", how the script spells its flags.
+    """
+
+    def __init__(self, *, doc: str, separator: str = "-") -> None:
+        super().__init__(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.separator = separator
+        self.add_argument("--version", action="version", version=VERSION)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse's own, which others call
+        args = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args([self._respell(argument) for argument in args], namespace)
+
+    def _respell(self, argument: str) -> str:
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--"):
+            return argument
+        return "--" + flag[2:].replace("-", self.separator).replace("_", self.separator) + equals + value
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UNUSABLE, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """Decorate a script's `main(argv=None) -> int`: what users can cause ends in one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        global _program
+        for stream in (sys.stdout, sys.stderr):
+            # A tag that the console's code page lacks (GBK, cp1252) must not stop the run.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        _program = Path(sys.modules[main.__module__].__file__ or "").name
+        try:
+            return main(argv)
+        except UserError as error:
+            message = " ".join(str(error).split("\n"))
+        except BrokenPipeError:  # `| head` has seen enough
+            sys.stdout = None  # or the interpreter complains when it flushes at the end
+            return 141  # 128 + SIGPIPE
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk"
+        except KeyboardInterrupt:
+            warn("interrupted")
+            return 130  # 128 + SIGINT, what shells expect
+        warn(f"error: {message}")
+        return UNUSABLE
+
+    return run
+
+
+_program = ""  # the script that `command` runs, such as wdv3_pytorch.py
+
+
+def warn(message: str) -> None:
+    """Write a line to stderr behind the running script's name, above a progress bar where there is one."""
+    line = f"{_program}: {message}" if _program else message
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number in 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def positive_fraction(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    if not (value := fraction(text)):
+        raise ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def proper_fraction(text: str) -> float:
+    """An argparse type: a number of at least 0 and below 1."""
+    if (value := fraction(text)) == 1:
+        raise ArgumentTypeError(f"{text} is not below 1")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number above 0")
+    return value

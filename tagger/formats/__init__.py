@@ -1,0 +1,1 @@
+"""What the scripts hand on, a module a kind of file."""

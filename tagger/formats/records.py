@@ -1,0 +1,283 @@
+"""TFRecord files without tensorflow: random access through an index, checksums, and tf.train.Example.
+
+tensorflow takes four seconds and 500 MB to import, and with torch in one process it fights over the GPU's memory. The
+files are the same; the tests read them with both. The index is NVIDIA DALI's: beside `x.tfrecord`, `x.idx` with a
+line `offset size` per record.
+
+    python -c "from tagger.formats.records import RecordFile as R; print(R('aibooru_train.tfrecord')[0].labels)"
+"""
+
+import bisect
+import itertools
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from tagger.files import UserError, read_json, write_json
+
+# A record is: length (uint64), CRC of the length, data, CRC of the data; all little-endian.
+HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+OVERHEAD = HEADER.size + FOOTER.size  # 16 bytes
+
+ABOUT_FILE = "aibooru.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """aibooru.json: what a folder of records holds. It is written last: a folder without it is not finished.
+
+    Attributes:
+        num_classes: the number of labels.
+        train_samples, val_samples: records that were written.
+        image_size: side of the stored images in pixels.
+        tags_sha256: the fingerprint of the vocabulary beside it.
+        train_shards, val_shards: files of each split.
+    """
+
+    num_classes: int
+    train_samples: int
+    val_samples: int
+    image_size: int
+    tags_sha256: str
+    train_shards: int = 1
+    val_shards: int = 1
+
+    def write(self, root: Path) -> None:
+        """Write it into a folder of records, whole or not at all."""
+        order = (
+            "num_classes",
+            "train_samples",
+            "val_samples",
+            "train_shards",
+            "val_shards",
+            "image_size",
+            "tags_sha256",
+        )
+        write_json(root / ABOUT_FILE, {key: getattr(self, key) for key in order})
+
+    @classmethod
+    def read(cls, root: Path, hint: str) -> "About":
+        """Read it from a folder of records; keys that it does not know are passed over.
+
+        Args:
+            hint: ends the error, as in "name another folder".
+
+        Raises:
+            UserError: missing, not JSON, without a key, or with a number that cannot be.
+        """
+        path = root / ABOUT_FILE
+        raw = read_json(path, hint)
+        if missing := {field.name for field in fields(cls) if field.default is MISSING} - raw.keys():
+            raise UserError(f"{path}: no key {', '.join(sorted(missing))}; {hint}")
+        about = cls(**{field.name: raw[field.name] for field in fields(cls) if field.name in raw})
+        for key in ("image_size", "train_shards", "val_shards"):
+            value = getattr(about, key)
+            if type(value) is not int or value < 1:
+                raise UserError(f"{path}: {key} must be a whole number above 0, not {value!r}; {hint}")
+        return about
+
+
+class Record(NamedTuple):
+    """One labelled image.
+
+    Attributes:
+        image_id: the record's running number in the whole dataset.
+        image: a JPEG's bytes.
+        labels: indices into the vocabulary.
+        name: the image file's name in the dataset folder.
+    """
+
+    image_id: int
+    image: bytes
+    labels: Sequence[int]
+    name: str
+
+
+def _example_class() -> type[Any]:
+    """protobuf's class for tensorflow.Example, from tensorflow/core/example/{example,feature}.proto.
+
+    Declared here because the generated class lives inside tensorflow, whose import takes seconds. It has a descriptor
+    pool of its own, so that it may share a process with tensorflow's.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, int, int, str | None]) -> descriptor_pb2.DescriptorProto:
+        declared = file.message_type.add(name=name)
+        for field_name, number, label, kind, type_name in fields:
+            declared.field.add(name=field_name, number=number, label=label, type=kind, type_name=type_name)
+        return declared
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", 1, many, field.TYPE_BYTES, None))
+    message("FloatList", ("value", 1, many, field.TYPE_FLOAT, None))
+    message("Int64List", ("value", 1, many, field.TYPE_INT64, None))
+    feature = message(
+        "Feature",
+        ("bytes_list", 1, one, field.TYPE_MESSAGE, ".tensorflow.BytesList"),
+        ("float_list", 2, one, field.TYPE_MESSAGE, ".tensorflow.FloatList"),
+        ("int64_list", 3, one, field.TYPE_MESSAGE, ".tensorflow.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for kind in feature.field:
+        kind.oneof_index = 0
+    features = message("Features", ("feature", 1, many, field.TYPE_MESSAGE, ".tensorflow.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.field.add(name="key", number=1, label=one, type=field.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=one, type=field.TYPE_MESSAGE, type_name=".tensorflow.Feature")
+    entry.options.map_entry = True
+    message("Example", ("features", 1, one, field.TYPE_MESSAGE, ".tensorflow.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+Example = _example_class()
+
+
+def masked_crc(data: bytes | memoryview) -> int:
+    """The masked CRC-32C of TFRecord files (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(bytes(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def index_of(path: Path) -> Path:
+    """Where the index of a TFRecord file lies."""
+    return path.with_suffix(".idx")
+
+
+def shard_paths(root: Path, split: str, count: int) -> list[Path]:
+    """Where the TFRecord files of a split ("train" or "val") lie in a folder that create_tfrecord.py wrote."""
+    folder, name = root / f"record_shards_{split}", f"aibooru_{split}"
+    if count == 1:
+        return [folder / f"{name}.tfrecord"]
+    return [folder / f"{name}-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
+
+
+def serialize(record: Record) -> bytes:
+    """A record as a serialized tf.train.Example; the same record gives the same bytes."""
+    example = Example()
+    feature = example.features.feature
+    feature["image_id"].int64_list.value.append(record.image_id)
+    feature["image_bytes"].bytes_list.value.append(record.image)
+    feature["label_indexes"].int64_list.value.extend(record.labels)
+    feature["image_name"].bytes_list.value.append(record.name.encode("utf-8", "surrogateescape"))
+    return example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
+
+
+def scan(path: Path) -> list[int]:
+    """The sizes in bytes of a TFRecord file's records, framing included; every length is checked against its CRC.
+
+    Raises:
+        UserError: the file is truncated or no TFRecord file.
+    """
+    sizes, offset, end = [], 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while offset < end:
+            head = file.read(HEADER.size)
+            length, crc = HEADER.unpack(head) if len(head) == HEADER.size else (0, -1)
+            if crc != masked_crc(head[:8]) or offset + length + OVERHEAD > end:
+                raise UserError(f"{path}: damaged at byte {offset}; write it again with create_tfrecord.py")
+            sizes.append(length + OVERHEAD)
+            offset += length + OVERHEAD
+            file.seek(offset)
+    return sizes
+
+
+class RecordFile:
+    """The records of one TFRecord file, by number. It can be sent to a worker process, which opens the file anew.
+
+    Not mapped into memory: a training run would then seem to grow until it holds the whole file.
+
+    Raises:
+        UserError: on opening, where the file is missing or damaged; on reading, where a record's checksum is wrong.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such file; make it with create_tfrecord.py")
+        self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
+        self._file: IO[bytes] | None = None
+
+    def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """From the .idx where it fits the file, else from the file itself."""
+        end = self.path.stat().st_size
+        try:
+            offsets, sizes = np.array(index_of(self.path).read_text().split(), dtype=np.int64).reshape(-1, 2).T
+            if np.array_equal(offsets, np.cumsum(sizes) - sizes) and sizes.sum() == end and (sizes > OVERHEAD).all():
+                return offsets, sizes
+        except (OSError, ValueError, OverflowError):
+            pass  # no index, or an edited one: the file itself knows
+        sizes = np.array(scan(self.path), dtype=np.int64)
+        return np.cumsum(sizes) - sizes, sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def read(self, number: int) -> bytes:
+        """The serialized Example of one record, checked against both of its checksums."""
+        frame = self._read_at(int(self.offsets[number]), size := int(self.sizes[number]))
+        if len(frame) != size:
+            raise UserError(f"{self.path}: record {number} is cut off; write it again with create_tfrecord.py")
+        length, head_crc = HEADER.unpack_from(frame)
+        data = frame[HEADER.size : -FOOTER.size]
+        (data_crc,) = FOOTER.unpack_from(frame, size - FOOTER.size)
+        if length != len(data) or head_crc != masked_crc(frame[:8]) or data_crc != masked_crc(data):
+            raise UserError(f"{self.path}: record {number} is damaged; write it again with create_tfrecord.py")
+        return data
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        if self._file is None:
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115, for the next record
+        if hasattr(os, "pread"):  # a forked process shares this one's place in the file
+            return os.pread(self._file.fileno(), size, offset)
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def __getitem__(self, number: int) -> Record:
+        try:
+            features = Example.FromString(self.read(number)).features.feature
+            return Record(
+                image_id=features["image_id"].int64_list.value[0],
+                image=features["image_bytes"].bytes_list.value[0],
+                labels=features["label_indexes"].int64_list.value,
+                name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
+            )
+        except (DecodeError, IndexError):
+            raise UserError(
+                f"{self.path}: record {number} is no labelled image; write the file with create_tfrecord.py"
+            ) from None
+
+
+class RecordFiles:
+    """The records of several TFRecord files, numbered as if they stood in one.
+
+    `path` is for messages: the file, or the folder of several.
+
+    Raises:
+        UserError: see `RecordFile`.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.path = paths[0] if len(paths) == 1 else paths[0].parent
+        self.files = [RecordFile(path) for path in paths]
+        self._ends = list(itertools.accumulate(map(len, self.files)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, number: int) -> Record:
+        file = bisect.bisect_right(self._ends, number)
+        return self.files[file][number - self._ends[file] + len(self.files[file])]

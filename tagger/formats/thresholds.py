@@ -1,0 +1,98 @@
+"""threshold.json: its keys, the categories that each is for, what holds without it, and reading it.
+
+python -c "from tagger.formats.thresholds import read_thresholds; print(read_thresholds('threshold.json'))"
+"""
+
+import csv
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagger.files import UserError, read_json, read_text
+from tagger.formats.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One key of threshold.json.
+
+    Attributes:
+        default: what holds where the file or the key is missing, a probability.
+        categories: names of the categories whose tags it is for; training fits it on these.
+    """
+
+    default: float
+    categories: tuple[str, ...]
+
+
+THRESHOLDS = {
+    "general_threshold": Threshold(0.35, ("general",)),
+    "character_threshold": Threshold(0.75, ("character",)),
+    "artist_threshold": Threshold(0.75, ("artist",)),
+    "caption_threshold": Threshold(0.35, ("general", "character", "artist")),
+    "tags_threshold": Threshold(0.35, ("general", "character")),
+}
+
+
+# The categories with a threshold of their own, in the order of a caption. Of ratings the likeliest is taken.
+GROUPS = ("general", "character", "artist")
+
+
+def threshold_key(category: str) -> str:
+    """The key of the threshold that a category's tags must pass first of all."""
+    return f"{category}_threshold"
+
+
+def default_thresholds() -> dict[str, float]:
+    """What holds without a threshold.json."""
+    return {key: threshold.default for key, threshold in THRESHOLDS.items()}
+
+
+def read_thresholds(path: Path) -> dict[str, float]:
+    """The five thresholds of a threshold.json; a key that it lacks, or a missing file, leaves the default.
+
+    Raises:
+        UserError: not JSON, or a value that is no number in 0..1; the message names the key.
+    """
+    if not path.exists():
+        return default_thresholds()
+    given = read_json(path, 'it should look like {"general_threshold": 0.4}')
+    for key in given.keys() - THRESHOLDS.keys():
+        print(
+            f"wdv3_pytorch.py: warning: {path}: {key} is no threshold; there are {', '.join(THRESHOLDS)}",
+            file=sys.stderr,
+        )
+    for key in given.keys() & THRESHOLDS.keys():
+        value = given[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise UserError(f"{path}: {key} is {json.dumps(value)}; give a number between 0 and 1")
+    return default_thresholds() | {key: given[key] for key in THRESHOLDS if key in given}
+
+
+def read_tag_thresholds(path: Path, vocabulary: Vocabulary) -> list[float]:
+    """A threshold for each of C tags, from the columns `name` and `threshold` of a trainer's tag_metrics.csv.
+
+    Raises:
+        UserError: missing file, a tag that it lacks, or a value that is no number in 0..1.
+    """
+    hint = "use the tag_metrics.csv that train_pytorch.py wrote beside the checkpoint"
+    reader = csv.DictReader(io.StringIO(read_text(path, hint), newline=""), strict=True)
+    try:
+        rows = [*reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error}); {hint}") from None
+    if missing := {"name", "threshold"} - set(reader.fieldnames or ()):
+        raise UserError(f"{path}: no column {' and '.join(sorted(missing))}; {hint}")
+    found: dict[str, float] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            found[row["name"]] = float(row["threshold"])
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: row {number}: the threshold is {row['threshold']!r}, no number; {hint}") from None
+        if not 0 <= found[row["name"]] <= 1:
+            raise UserError(f"{path}: row {number}: the threshold is not between 0 and 1; {hint}")
+    if unknown := next((name for name in vocabulary.names if name not in found), None):
+        raise UserError(f"{path}: no row for {unknown}; {hint}")
+    return [found[name] for name in vocabulary.names]

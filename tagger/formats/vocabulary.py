@@ -1,0 +1,153 @@
+"""The vocabulary (selected_tags.csv) and the tag list beside an image (<stem>.txt).
+
+Row number = label index, so a vocabulary only ever grows at its end. Nothing heavy is imported here.
+
+    python -c "from tagger.formats.vocabulary import read_vocabulary as r; print(len(r('selected_tags.csv')))"
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tagger.files import UserError, csv_text, read_text, write_csv, write_text
+
+# Danbooru's numbers; 9 is SmilingWolf's for the four ratings.
+RATING, GENERAL, CHARACTER, ARTIST = 9, 0, 4, 1
+CATEGORY_NUMBERS = {"rating": RATING, "general": GENERAL, "character": CHARACTER, "artist": ARTIST}
+CATEGORY_NAMES = {number: name for name, number in CATEGORY_NUMBERS.items()}
+
+# Danbooru's letters for them, in the order of WD v3's first four rows.
+RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
+
+VOCABULARY_FILE = "selected_tags.csv"  # in a folder of records or of a checkpoint
+WD_COLUMNS = ("tag_id", "name", "category", "count")  # WD v3's vocabulary, for tools that read by position
+CATEGORIES_FILE = "tag_categories.csv"  # in a dataset folder: which of its tags are characters or artists
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The labels of a dataset or a model, in the order of their indices.
+
+    Attributes:
+        names: C unique tag names in Danbooru's spelling.
+        categories: C category numbers (9 rating, 0 general, 4 character, 1 artist).
+        counts: C numbers of uses, or None where the file has no such column.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[int, ...]
+    counts: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Label index by tag name."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the names joined by newlines: the fingerprint that datasets and checkpoints carry."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+
+    @cached_property
+    def _by_category(self) -> dict[int, list[int]]:
+        members: dict[int, list[int]] = {number: [] for number in CATEGORY_NAMES}
+        for i, number in enumerate(self.categories):
+            members[number].append(i)
+        return members
+
+    def indices(self, category: int) -> list[int]:
+        """The label indices of one category, rising."""
+        return self._by_category[category]
+
+
+# --- the txt beside an image ----------------------------------------------------------------------------------------
+
+
+# --- selected_tags.csv ----------------------------------------------------------------------------------------------
+
+
+def read_vocabulary(path: Path | str) -> Vocabulary:
+    """Read a CSV with the columns `name` and `category`, and optionally `count`, in any order.
+
+    WD v3's `tag_id,name,category,count` reads as well, and so does a dataset's tag_categories.csv. Names such as
+    `null`, `nan` or `don't_say_"lazy"` are tags, which is why this is no job for a reader that guesses types.
+
+    Raises:
+        UserError: missing file, missing column, or a row with a blank or repeated name or an unknown category;
+            the message names the row as a spreadsheet numbers it.
+    """
+    text = read_text(path, "make it with generate_selected_tags.py, or name another CSV")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    names: dict[str, int] = {}  # name -> category
+    counts: list[int] = []
+    try:
+        header = reader.fieldnames or []
+        if missing := [column for column in ("name", "category") if column not in header]:
+            raise UserError(f"{path}: no column {' and '.join(missing)}; its first line must be name,category")
+        for number, row in enumerate(reader, start=2):
+            name, category = row["name"], _category_number(path, number, row["category"])
+            if not name or name != name.strip() or "\n" in name or "\r" in name:
+                raise UserError(f"{path}: row {number}: {name!r} is no tag name; give it one without blanks around it")
+            if name in names:
+                raise UserError(f"{path}: row {number}: {name} stands twice; remove this row or the earlier one")
+            names[name] = category
+            if "count" in header:
+                counts.append(int(row["count"]) if (row["count"] or "").isdecimal() else 0)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: not CSV ({error}); correct that line") from None
+    return Vocabulary(tuple(names), tuple(names.values()), tuple(counts) if "count" in header else None)
+
+
+def read_categories(path: Path | str) -> dict[str, int]:
+    """Category by tag name, from a dataset's tag_categories.csv or from any vocabulary.
+
+    Raises:
+        UserError: see `read_vocabulary`.
+    """
+    vocabulary = read_vocabulary(path)
+    return dict(zip(vocabulary.names, vocabulary.categories, strict=True))
+
+
+def _category_number(path: Path | str, row: int, text: str | None) -> int:
+    number = (text or "").strip()
+    if not number.isdecimal() or int(number) not in CATEGORY_NAMES:
+        raise UserError(
+            f"{path}: row {row}: category {text!r} is not 9 (rating), 0 (general), 4 (character) or 1 (artist)"
+        )
+    return int(number)
+
+
+def write_vocabulary(path: Path | str, vocabulary: Vocabulary) -> None:
+    """Write `name,category`, and `count` where the vocabulary has counts."""
+    columns: list[Sequence[object]] = [vocabulary.names, vocabulary.categories]
+    header = ["name", "category"]
+    if vocabulary.counts is not None:
+        columns.append(vocabulary.counts)
+        header.append("count")
+    write_csv(path, header, zip(*columns, strict=True))
+
+
+def append_to_vocabulary(path: Path | str, new: Iterable[tuple[str, int]]) -> None:
+    """Add (name, category) rows at the end of a CSV that stands; its own rows and columns stay byte for byte."""
+    text = Path(path).read_bytes().decode("utf-8")
+    header = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")).fieldnames or []
+    cells = ({"name": name, "category": category} for name, category in new)
+    rows = csv_text([cell.get(column, "") for column in header] for cell in cells)
+    if text and not text.endswith("\n"):
+        text += "\n"
+    write_text(path, text + rows)
+
+
+def first_difference(given: Sequence[str], expected: Sequence[str]) -> str:
+    """One sentence on the first row at which two lists of names part; the row is numbered as in a spreadsheet."""
+    for row, (name, wanted) in enumerate(zip(given, expected, strict=False), start=2):
+        if name != wanted:
+            return f"row {row} is {name}, not {wanted}"
+    return f"it has {len(given)} tags, not {len(expected)}"

@@ -1,0 +1,1 @@
+"""Images and a checkpoint into tags: what wdv3_pytorch.py is built of."""

@@ -1,0 +1,78 @@
+"""The model as an ONNX file with the input and output of those in the WD repositories, checked by onnxruntime.
+
+pip install onnx onnxscript onnxruntime
+python wdv3_pytorch.py --model_path checkpoints --export_onnx model.onnx
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import models
+from tagger.files import UserError, replacing_path
+
+TOLERANCE = 1e-4  # in probability, between PyTorch and onnxruntime
+
+
+class FromPixels(nn.Module):
+    """What the file holds: float32 (N, H, W, 3) BGR in 0..255 -> probabilities (N, C)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.rgb = config["tagger"]["channel_order"] == "RGB"
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(config["pretrained_cfg"][name]).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.permute(0, 3, 1, 2)
+        if self.rgb:
+            pixels = pixels.flip(1)
+        return torch.sigmoid(self.model((pixels / 255 - self.mean) / self.std))
+
+
+def write(path: Path, weights: Path, config: Mapping[str, Any]) -> str:
+    """Write an ONNX file, whole or not at all; a line about it.
+
+    Raises:
+        UserError: a package is missing, or onnxruntime's probabilities are not PyTorch's.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401, the exporter of torch needs it
+    except ImportError as error:
+        raise UserError(f"--export_onnx: needs {error.name}; pip install onnx onnxscript onnxruntime") from None
+    model = FromPixels(models.load(config, weights), config).eval()
+    size = config["pretrained_cfg"]["input_size"][1]
+    pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_path(path) as part:
+        program = torch.onnx.export(
+            model,
+            (pixels,),
+            dynamo=True,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(part, external_data=False)
+        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+        worst = 0.0
+        for count in (1, 2):
+            with torch.inference_mode():
+                expected = model(pixels[:count]).numpy()
+            (given,) = session.run(None, {session.get_inputs()[0].name: pixels[:count].numpy()})
+            worst = max(worst, float(np.abs(given - expected).max()))
+        del session  # Windows does not rename a file that is open
+        if not worst <= TOLERANCE:
+            raise UserError(f"{path}: onnxruntime's probabilities differ by {worst:.1e} from PyTorch's; report this")
+    return f"{path}: written; onnxruntime's probabilities are within {worst:.0e} of PyTorch's"

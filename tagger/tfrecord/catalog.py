@@ -1,0 +1,302 @@
+"""What is in a dataset folder, and in which order it is written: a database beside the records.
+
+Pictures are read once; a later run reads only those whose size or time changed, so a killed run goes on where it was.
+Nothing here grows in memory with the dataset, but for one counter over tag names.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby, islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from tagger import images
+from tagger.files import UserError
+from tagger.tfrecord.pairs import MAX_TXT_BYTES, printable
+
+T = TypeVar("T")
+
+VERSION = "1"  # of the tables, and of what is read from a pair
+SCAN_BATCH = 64  # pairs
+COMMIT_EVERY = 2000  # pairs
+LABEL_TYPE = np.dtype("<i4")
+
+
+# Names are bytes, for not every file name is Unicode.
+TABLES = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE listed (stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT);
+CREATE TABLE present (name BLOB PRIMARY KEY, txt BLOB, stamp TEXT, problem TEXT) WITHOUT ROWID;
+CREATE TABLE scanned (
+    name BLOB PRIMARY KEY, stamp TEXT, digest BLOB, tags TEXT, tags_left_out INTEGER, problem TEXT
+) WITHOUT ROWID;
+CREATE TABLE ordered (rank INTEGER PRIMARY KEY, name BLOB, digest BLOB, labels BLOB);
+CREATE TABLE unlabelled (name BLOB, tags TEXT);
+"""
+
+
+class Row(NamedTuple):
+    """A picture in its place. `labels` is an array of LABEL_TYPE as bytes."""
+
+    rank: int
+    name: str
+    digest: bytes
+    labels: bytes
+
+
+def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to `size` items."""
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+class Plan:
+    """The database. One run at a time has it.
+
+    Raises:
+        UserError: another run is at work in the same folder.
+    """
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.folder = folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"version": VERSION, "folder": str(folder.resolve())}
+        self._database = self._open(path)
+        if self._about() != about:
+            self.close()
+            for old in (path, path.with_name(path.name + "-journal")):  # of another version or dataset, or spoilt
+                old.unlink(missing_ok=True)
+            self._database = self._open(path)
+            self._database.executescript(TABLES)
+            self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+            self._database.commit()
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, timeout=0)
+        # The lock is the system's and falls with the process, however that ends.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            database.execute("BEGIN EXCLUSIVE")
+            database.commit()
+        except sqlite3.OperationalError:
+            database.close()
+            raise UserError(
+                f"{path}: another run is at work here; wait for it, or name another --output-path"
+            ) from None
+        except sqlite3.DatabaseError:
+            pass  # no database: `_about` finds nothing in it
+        return database
+
+    def _about(self) -> dict[str, str]:
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return dict(self._database.execute("SELECT key, value FROM about"))
+        return {}
+
+    def close(self) -> None:
+        self._database.close()
+
+    # --- the folder -------------------------------------------------------------------------------------------------
+
+    def list_folder(self) -> int:
+        """Note what is in the folder, and forget what earlier runs read of files that changed since.
+
+        Returns:
+            The number of images, usable or not.
+        """
+        for table in ("listed", "present", "ordered", "unlabelled"):
+            self._database.execute(f"DELETE FROM {table}")
+        root = self.folder.resolve()
+        with os.scandir(self.folder) as entries:
+            self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", self._listed(entries, root))
+        rows = self._database.execute("SELECT stem, kind, name, stamp, problem FROM listed ORDER BY stem, kind, name")
+        self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?)", self._paired(rows))
+        self._database.execute(
+            "DELETE FROM scanned WHERE NOT EXISTS "
+            "(SELECT 1 FROM present WHERE present.name = scanned.name AND present.stamp = scanned.stamp)"
+        )
+        self._database.execute(
+            "INSERT OR IGNORE INTO scanned SELECT name, stamp, NULL, NULL, 0, problem FROM present "
+            "WHERE problem IS NOT NULL"
+        )
+        self._database.commit()
+        return self._number("SELECT count(*) FROM present")
+
+    @staticmethod
+    def _listed(entries: Iterator[os.DirEntry[str]], root: Path) -> Iterator[tuple]:
+        """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix."""
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if stem.startswith("."):
+                continue
+            if suffix == ".txt":
+                kind = -1
+            elif suffix.lower() in images.IMAGE_SUFFIXES:
+                kind = images.IMAGE_SUFFIXES.index(suffix.lower())
+            else:
+                continue
+            stamp, problem = "", None
+            try:
+                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                    problem = "a link out of the folder; copy the file here"
+                status = entry.stat()
+                stamp = f"{status.st_size} {status.st_mtime_ns}"
+                if not stat.S_ISREG(status.st_mode):
+                    problem = "not a file; remove it"
+                elif kind < 0 and status.st_size > MAX_TXT_BYTES:
+                    problem = f"{status.st_size} bytes, too long for a tag list; replace it"
+            except OSError as error:
+                problem = f"{error.strerror}; replace or remove it"
+            yield os.fsencode(stem), kind, os.fsencode(entry.name), stamp, problem
+
+    @staticmethod
+    def _paired(rows: Iterator[tuple]) -> Iterator[tuple]:
+        """Rows of `present`, from those of `listed` by stem: the txt first, then the images."""
+        for stem, group in groupby(rows, key=lambda row: row[0]):
+            files = list(group)
+            txt = files.pop(0) if files[0][1] < 0 else None
+            for number, (_, _, name, stamp, problem) in enumerate(files):
+                txt_name, txt_stamp = stem + b".txt", txt[3] if txt else ""
+                if number:
+                    problem = f"{os.fsdecode(files[0][2])} has the same txt; rename one of them"
+                elif txt is None:
+                    problem = f"{os.fsdecode(txt_name)}: no such file; write its tags, separated by commas"
+                elif not problem and txt[4]:
+                    problem = f"{os.fsdecode(txt_name)}: {txt[4]}"
+                yield name, txt_name, f"{stamp} {txt_stamp} {printable(problem or '')}", problem and printable(problem)
+
+    def txt_without_image(self) -> tuple[int, str]:
+        """How many txt files have no image beside them, and the name of one."""
+        alone = "FROM listed GROUP BY stem HAVING max(kind) < 0"
+        first = self._database.execute(f"SELECT min(name) {alone} ORDER BY 1 LIMIT 1").fetchone()
+        return self._number(f"SELECT count(*) FROM (SELECT 1 {alone})"), os.fsdecode(first[0]) if first else ""
+
+    def unread(self) -> int:
+        """The number of pairs that `scan` has still to read."""
+        return self._number("SELECT count(*) FROM present WHERE name NOT IN (SELECT name FROM scanned)")
+
+    def scan(self, read: Callable[[Iterator[list[tuple[str, str]]]], Iterator[tuple]]) -> Iterator[int]:
+        """Read the pairs that are new or changed; yields the number of pairs read since the last time.
+
+        Args:
+            read: given batches of (image, txt) names, yields each with what `scan_pairs` makes of it.
+        """
+        self._database.execute("DROP TABLE IF EXISTS temp.todo")
+        self._database.execute(
+            "CREATE TEMP TABLE todo AS SELECT name, txt, stamp FROM present "
+            "WHERE name NOT IN (SELECT name FROM scanned) ORDER BY name"
+        )
+        stamps = self._database.execute("SELECT stamp FROM todo ORDER BY rowid")
+        names = self._database.execute("SELECT name, txt FROM todo ORDER BY rowid")
+        pairs = ((os.fsdecode(name), os.fsdecode(txt)) for name, txt in names)
+        uncommitted = 0
+        for batch, results in read(batches(pairs, SCAN_BATCH)):
+            rows = []
+            for (name, _), result in zip(batch, results, strict=True):
+                (stamp,) = next(stamps)
+                unusable = isinstance(result, str)
+                found = (None, None, 0, printable(result)) if unusable else (*result, None)
+                rows.append((os.fsencode(name), stamp, *found))
+            self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", rows)
+            uncommitted += len(batch)
+            if uncommitted >= COMMIT_EVERY:
+                self._database.commit()
+                uncommitted = 0
+            yield len(batch)
+        self._database.commit()
+
+    # --- the vocabulary ---------------------------------------------------------------------------------------------
+
+    def tag_counts(self) -> Counter[str]:
+        """Uses of each tag in the usable pairs."""
+        counts: Counter[str] = Counter()
+        for (names,) in self._database.execute("SELECT tags FROM scanned WHERE problem IS NULL"):
+            counts.update(names.split(","))
+        return counts
+
+    def tags_left_out(self) -> int:
+        """Tags with control characters or beyond MAX_TAG_LENGTH, in all pairs together."""
+        return self._number("SELECT coalesce(sum(tags_left_out), 0) FROM scanned")
+
+    # --- the order --------------------------------------------------------------------------------------------------
+
+    def arrange(self, index: Mapping[str, int], seed: int) -> int:
+        """Put the usable pairs in the order of their digests, each with the indices of its tags.
+
+        The digest depends on nothing but the picture, so the order is the same on every machine, and it scatters the
+        pictures like a shuffle. Equal pictures are neighbours. A seed other than 0 gives another such order.
+
+        Args:
+            index: label index by tag; other tags are passed over, and pictures that have only such are left out.
+
+        Returns:
+            The number of pairs in order.
+        """
+
+        def key(digest: bytes) -> bytes:
+            return hashlib.sha256(b"%d:" % seed + digest).digest() if seed else digest
+
+        def rows() -> Iterator[tuple]:
+            rank = 0
+            for (name,) in self._database.execute(
+                "SELECT name FROM scanned WHERE problem IS NULL ORDER BY order_key(digest), name"
+            ):
+                digest, names = self._database.execute(
+                    "SELECT digest, tags FROM scanned WHERE name = ?", (name,)
+                ).fetchone()
+                labels = [index[tag] for tag in names.split(",") if tag in index]
+                if labels:
+                    yield rank, name, digest, np.array(labels, LABEL_TYPE).tobytes()
+                    rank += 1
+                else:
+                    unlabelled.append((name, names))
+
+        unlabelled: list[tuple[bytes, str]] = []
+        self._database.create_function("order_key", 1, key, deterministic=True)
+        for batch in batches(rows(), COMMIT_EVERY):
+            self._database.executemany("INSERT INTO ordered VALUES (?, ?, ?, ?)", batch)
+            self._database.executemany("INSERT INTO unlabelled VALUES (?, ?)", unlabelled)
+            unlabelled.clear()
+        self._database.executemany("INSERT INTO unlabelled VALUES (?, ?)", unlabelled)
+        self._database.commit()
+        return self._number("SELECT count(*) FROM ordered")
+
+    def border(self, ratio: float) -> int:
+        """How many of the first pictures go to train: `round(n * ratio)`, and those that equal the last of them."""
+        count = self._number("SELECT count(*) FROM ordered")
+        border = round(count * ratio)
+        if not 0 < border < count:
+            return border
+        (last,) = self._database.execute("SELECT digest FROM ordered WHERE rank = ?", (border - 1,)).fetchone()
+        return self._number(
+            "SELECT coalesce(min(rank), ?) FROM ordered WHERE rank >= ? AND digest <> ?", count, border, last
+        )
+
+    def equal_pictures(self) -> int:
+        """How many pictures equal an earlier one byte for byte."""
+        return self._number("SELECT count(*) - count(DISTINCT digest) FROM ordered")
+
+    def rows(self, first: int, last: int) -> Iterator[Row]:
+        """The pictures of the ranks first <= rank < last."""
+        query = "SELECT rank, name, digest, labels FROM ordered WHERE rank >= ? AND rank < ? ORDER BY rank"
+        for rank, name, digest, labels in self._database.execute(query, (first, last)):
+            yield Row(rank, os.fsdecode(name), digest, labels)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Name and reason of each image that is not in order, by name."""
+        query = (
+            "SELECT name, problem FROM scanned WHERE problem IS NOT NULL "
+            "UNION ALL SELECT name, 'no known tag among: ' || substr(tags, 1, 200) FROM unlabelled ORDER BY 1"
+        )
+        for name, problem in self._database.execute(query):
+            yield printable(os.fsdecode(name)), printable(problem)
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._database.execute(query, values).fetchone()[0]

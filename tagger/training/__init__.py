@@ -1,0 +1,1 @@
+"""TFRecords into checkpoints: what train_pytorch.py is built of."""

@@ -1,0 +1,301 @@
+"""Training images from TFRecords: which one comes when, and how it is cut, are pure functions of numbers.
+
+The order follows from (seed, epoch), an image's augmentation from (seed, epoch, index). So a run that was killed
+goes on at any step as if nothing had happened, whatever the number of decoding processes:
+
+    batches = EpochBatches(len(records), 32, shuffle=True)
+    loader = make_loader(TaggedImages(records, 224, "RGB"), batches, num_workers=4, device=torch.device("cpu"))
+"""
+
+import math
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from tagger import images
+from tagger.files import UserError
+from tagger.formats.records import ABOUT_FILE, About, RecordFiles, shard_paths
+from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
+
+GREY = 128  # a cut-out, about 0 after normalisation
+
+Sample = tuple[Tensor, list[int]]  # pixels uint8 (H, W, 3), label indices
+Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
+
+
+@dataclass(frozen=True)
+class TaggedRecords:
+    """What create_tfrecord.py wrote: the vocabulary and the two splits."""
+
+    vocabulary: Vocabulary
+    train: RecordFiles
+    val: RecordFiles
+
+
+def open_records(root: Path, image_size: int) -> TaggedRecords:
+    """Open a dataset folder and check that its parts belong together.
+
+    Raises:
+        UserError: a part is missing, does not match the others, or holds images smaller than `image_size`.
+    """
+    hint = "make it with create_tfrecord.py, or name another folder with --dataset_root"
+    about = About.read(root, hint)
+    csv_path = root / VOCABULARY_FILE
+    vocabulary = read_vocabulary(csv_path)
+    if vocabulary.sha256 != about.tags_sha256:
+        raise UserError(f"{csv_path}: its names are not those of the records (only categories may be edited); {hint}")
+    if vocabulary.counts is None:
+        raise UserError(f"{csv_path}: no column count; {hint}")
+    if about.image_size < image_size:
+        raise UserError(
+            f"{root / ABOUT_FILE}: its images are {about.image_size} pixels wide, --image_size is {image_size}; "
+            f"pass --image_size {about.image_size} or run create_tfrecord.py --img-size {image_size}"
+        )
+    train = RecordFiles(shard_paths(root, "train", about.train_shards))
+    val = RecordFiles(shard_paths(root, "val", about.val_shards))
+    for split, samples in ((train, about.train_samples), (val, about.val_samples)):
+        if len(split) != samples:
+            raise UserError(f"{split.path}: {len(split)} records, {ABOUT_FILE} says {samples}; {hint}")
+    if not len(train):
+        raise UserError(f"{train.path}: no records; {hint}")
+    return TaggedRecords(vocabulary, train, val)
+
+
+class TaggedImages(Dataset[Sample | UserError]):
+    """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed.
+
+    Args:
+        records: N records by number, see records.RecordFile.
+        image_size: side of what it yields, in pixels.
+        channel_order: "RGB" or "BGR".
+        hflip: probability of a horizontal flip.
+        crop_min: a random square of at least this share of the side is cut out and scaled back; 1 = none.
+        cutout: a random square of this share of the area is painted grey; 0 = none.
+        seed: of the three.
+    """
+
+    def __init__(
+        self,
+        records: Any,
+        image_size: int,
+        channel_order: str,
+        *,
+        hflip: float = 0.0,
+        crop_min: float = 1.0,
+        cutout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.records, self.image_size, self.channel_order = records, image_size, channel_order
+        self.hflip, self.crop_min, self.cutout, self.seed = hflip, crop_min, cutout, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        try:
+            return self._sample(*key)
+        except UserError as error:
+            return error  # a worker process would wrap it into a traceback: `to_device` raises it
+
+    def _sample(self, epoch: int, number: int) -> Sample:
+        record = self.records[number]
+        pixels = decode(record.image)
+        random = np.random.default_rng((self.seed, epoch, number))
+        flip = random.random() < self.hflip
+        side = round(pixels.shape[1] * random.uniform(self.crop_min, 1.0))
+        left, top = random.integers(0, pixels.shape[1] - side, size=2, endpoint=True)
+        if side < pixels.shape[1]:
+            pixels = scale(pixels[top : top + side, left : left + side], self.image_size)
+        elif side != self.image_size:  # as inference does it
+            size = (self.image_size, self.image_size)
+            image = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.array(image))
+        if flip:
+            pixels = pixels.flip(1)
+        if self.cutout:
+            hole = round(self.image_size * math.sqrt(self.cutout))
+            x, y = random.integers(0, self.image_size - hole, size=2, endpoint=True)
+            pixels[y : y + hole, x : x + hole] = GREY
+        return pixels.flip(2) if self.channel_order == "BGR" else pixels, list(record.labels)
+
+
+def decode(data: bytes) -> Tensor:
+    """The pixels of an image, uint8 (H, W, 3) in RGB: those of images.open_image.
+
+    The JPEGs of create_tfrecord.py take a shorter way from the decoder to the pixels than Pillow's.
+
+    Raises:
+        UserError: see images.open_image.
+    """
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours == "YCbCr" and height * width <= images.MAX_PIXELS and b"Exif" not in data:
+            return torch.from_numpy(simplejpeg.decode_jpeg(data))
+    except ValueError:
+        pass  # Pillow tells what is wrong with it
+    return torch.from_numpy(np.array(images.open_image(data)))
+
+
+def scale(pixels: Tensor, size: int) -> Tensor:
+    """A square of uint8 pixels (H, W, 3), scaled to `size`; in a third of Pillow's time."""
+    scaled = F.interpolate(pixels[None].permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True)
+    return scaled[0].permute(1, 2, 0)
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, number) keys; the order is a pure function of (seed, epoch). Set `epoch` before iterating.
+
+    One optimizer step takes `batch_size` images in each of `accumulation` batches of each of `world_size` processes;
+    the last step of an epoch takes what is left, in equal numbers per process (fewer than `world_size` images may be
+    left out, others in every epoch). The step's images do not depend on how the three share it, so 2 x 16 sees in
+    every step what 1 x 32 sees.
+
+    Args:
+        length: the number of images.
+        batch_size: images per batch and process.
+        shuffle: a new order in every epoch; else by number, and nothing is left out.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        accumulation: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.step_size = batch_size * accumulation * world_size  # images
+        self.epoch = 0
+        self.first_step = 0  # of this epoch, when resuming within it
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in a whole epoch."""
+        usable = self.length if not self.shuffle else self.length - self.length % self.world_size
+        return math.ceil(usable / self.step_size)
+
+    def _share(self, step: int) -> tuple[int, int]:
+        """Where in the order this process's images of a step begin and end."""
+        start = step * self.step_size
+        size = min(self.step_size, self.length - start)
+        if self.shuffle:
+            each = size // self.world_size
+            return start + self.rank * each, start + (self.rank + 1) * each
+        return start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
+
+    def images_of(self, step: int) -> int:
+        """How many images this process sees in a step of an epoch."""
+        start, end = self._share(step)
+        return end - start
+
+    def __len__(self) -> int:
+        return sum(math.ceil(self.images_of(step) / self.batch_size) for step in range(self.first_step, self.steps))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(self.length) if self.shuffle else np.arange(self.length)
+        for step in range(self.first_step, self.steps):
+            start, end = self._share(step)
+            for first in range(start, end, self.batch_size):
+                numbers = order[first : min(first + self.batch_size, end)]
+                yield [(self.epoch, int(number)) for number in numbers]
+
+
+def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
+    """Stack pixels; labels stay sparse, so that 100,000 classes cost nothing until they reach the device."""
+    samples = [sample for sample in loaded if not isinstance(sample, UserError)]
+    if len(samples) < len(loaded):
+        return next(error for error in loaded if isinstance(error, UserError))
+    pixels = default_collate([pixels for pixels, _ in samples])  # in a worker process, at once into shared memory
+    rows = torch.tensor([row for row, (_, labels) in enumerate(samples) for _ in labels], dtype=torch.int64)
+    columns = torch.tensor([label for _, labels in samples for label in labels], dtype=torch.int64)
+    return pixels, rows, columns
+
+
+def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=_leave_stopping_to_the_trainer,
+        persistent_workers=num_workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """torchrun and Slurm send SIGTERM to all processes; without its workers the trainer could not end its step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch]:
+    """The batches on the device; on CUDA each is copied, on a stream of its own, while the one before is computed.
+
+    Raises:
+        UserError: a record of a batch could not be read.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield _move(batch, device)
+        return
+    copying = torch.cuda.Stream(device)
+    ready: Batch | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            coming = _move(batch, device)
+        if ready is not None:
+            yield ready
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in coming:
+            tensor.record_stream(torch.cuda.current_stream(device))
+        ready = coming
+    if ready is not None:
+        yield ready
+
+
+def _move(batch: Batch | UserError, device: torch.device) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    pixels, rows, columns = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return pixels, rows, columns
+
+
+def seed_step(seed: int, step: int, rank: int) -> np.random.Generator:
+    """Make all that is random on the device a function of (seed, step, rank), so that no generator need be saved.
+
+    Returns:
+        a generator for what is drawn on the host.
+    """
+    random = np.random.default_rng((seed, step, rank))
+    torch.manual_seed(int(random.integers(2**62)))  # of the CPU and of all GPUs: drop path
+    return random
+
+
+def mixup(pixels: Tensor, targets: Tensor, alpha: float, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Blend each image with another of the batch, and their targets alike (arXiv:1710.09412).
+
+    Args:
+        pixels: float (N, 3, H, W).
+        targets: float (N, C).
+        alpha: of Beta(alpha, alpha), from which the share of the first image is drawn; 0 = off.
+    """
+    if not alpha:
+        return pixels, targets
+    share = random.beta(alpha, alpha)
+    return torch.lerp(pixels.flip(0), pixels, share), torch.lerp(targets.flip(0), targets, share)

@@ -1,0 +1,88 @@
+"""One process or many: what torchrun tells each of them, and sums over all. Without torchrun nothing is started.
+
+torchrun --nproc_per_node 2 train_pytorch.py --dataset_root ./output-datasets
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tagger.device import pick_device
+from tagger.files import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run and this one's place among them.
+
+    Attributes:
+        rank: 0..size-1 over all machines; rank 0 writes the files.
+        size: the number of processes.
+        device: what this process computes on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in one process at least. Waits for the others and for the device."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), device=self.device)
+        self.sum(votes)
+        return bool(votes.item())
+
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number."""
+        if self.size == 1:
+            return True
+        both = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(both, dist.ReduceOp.MAX)
+        highest, lowest = both[0].item(), -both[1].item()
+        return highest == lowest
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def stop(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(device_name: str, hint: str) -> World:
+    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+
+    Args:
+        device_name, hint: see `pick_device`.
+
+    Raises:
+        UserError: see `pick_device`, or a device that does not work in several processes.
+    """
+    device = pick_device(device_name, hint)
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return World(0, 1, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)  # or a barrier guesses the device, and may hang
+    elif device.type == "cpu":
+        dist.init_process_group("gloo")
+    else:
+        raise UserError(f"device {device}: only cuda and cpu work in several processes; start it without torchrun")
+    return World(dist.get_rank(), size, device)

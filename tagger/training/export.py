@@ -1,0 +1,58 @@
+"""A Hugging Face style folder that the WD taggers' tools read: model.safetensors, config.json, selected_tags.csv.
+
+Those tools feed BGR, as WD v3 wants it, and find tags by position, in the order that they were trained in:
+
+    timm.create_model("local-dir:exported", pretrained=True)
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import models
+from tagger.files import replacing_path, write_csv, write_json
+from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Vocabulary
+
+
+def write_folder(
+    folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], vocabulary: Vocabulary
+) -> None:
+    """Write the three files. A model for RGB is turned into the same one for BGR.
+
+    Args:
+        weights: a state dict with timm's names.
+        config: the content of its config.json.
+        vocabulary: its tags.
+    """
+    weights, config = dict(weights), copy.deepcopy(dict(config))
+    if config["tagger"]["channel_order"] == "RGB":
+        first = first_convolution(config) + ".weight"
+        weights[first] = weights[first].flip(1)
+        config["tagger"]["channel_order"] = "BGR"
+        for key in ("mean", "std"):
+            config["pretrained_cfg"][key] = config["pretrained_cfg"][key][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_path(folder / "model.safetensors") as part:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        safetensors.torch.save_file(contiguous, part, metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    counts = vocabulary.counts or (0,) * len(vocabulary)
+    write_csv(folder / VOCABULARY_FILE, WD_COLUMNS, enumerate_rows(vocabulary, counts))
+
+
+def first_convolution(config: Mapping[str, Any]) -> str:
+    """The name of the layer that sees the pixels."""
+    with torch.device("meta"):
+        model = models.build(config)
+    return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:
+    """WD's four columns; tag_id is the row, for a dataset does not know Danbooru's numbers."""
+    rows = zip(vocabulary.names, vocabulary.categories, counts, strict=True)
+    return [(number, name, category, count) for number, (name, category, count) in enumerate(rows)]

@@ -1,0 +1,134 @@
+"""Start from published weights: WD v3's, timm's or our own. The head's rows are carried over by tag name.
+
+source = pretrained.read("SmilingWolf/wd-eva02-large-tagger-v3")
+config = pretrained.adapt_config(source, 448, vocabulary)
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.eva import Eva, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from models import MODELS
+from tagger.files import UserError
+from tagger.formats.checkpoint import fetch, locate, read_config
+from tagger.formats.vocabulary import Vocabulary, read_vocabulary
+from tagger.formats.weights import load_weights
+
+NEW_TAG_STD = 0.002  # of a new tag's weights: a tenth of timm's, so that it starts at its frequency
+
+
+@dataclass(frozen=True)
+class Source:
+    """What training starts from.
+
+    Attributes:
+        name: as the user gave it.
+        config: its config.json, see model_config.read_config.
+        vocabulary: its tags, or None where it is no tagger.
+        weights: its state dict, with timm's names.
+    """
+
+    name: str
+    config: dict[str, Any]
+    vocabulary: Vocabulary | None
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """How many tags of the head were carried over, are new, and were dropped."""
+
+    carried: int
+    new: int
+    dropped: int
+
+
+def read(name: str) -> Source:
+    """Read a folder, a file with config.json (and selected_tags.csv) beside it, or a repository of the hub.
+
+    Raises:
+        UserError: there is nothing of that name, a part is missing, or the parts do not match.
+    """
+    found = locate(name) if Path(name).exists() else fetch(name)
+    config, csv_path = read_config(found.config), found.tags_csv
+    vocabulary = read_vocabulary(csv_path) if csv_path.is_file() else None
+    if vocabulary is None:
+        config["tagger"]["channel_order"] = "RGB"  # only taggers have learnt from BGR
+    elif len(vocabulary) != config["num_classes"]:
+        raise UserError(
+            f"{csv_path}: {len(vocabulary)} tags, but config.json has {config['num_classes']} classes; "
+            "take both from where the weights come from"
+        )
+    return Source(name, config, vocabulary, load_weights(found.weights))
+
+
+def model_name(config: dict[str, Any]) -> str:
+    """Ours for an architecture that we offer, else timm's: what checkpoints are named after."""
+    architecture = config["architecture"]
+    return next((name for name, spec in MODELS.items() if spec["architecture"] == architecture), architecture)
+
+
+def adapt_config(source: Source, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The config of the model that will be trained: the source's, with our tags and image size.
+
+    Channel order, mean and std, and ref_feat_shape come along: the RoPE positions of another grid are scaled to that of
+    the source, which is how EVA-02 was taken from 224 to 448 pixels.
+    """
+    config = copy.deepcopy(source.config)
+    config["num_classes"] = len(vocabulary)
+    config["model_args"] = model_args = config.get("model_args") or {}
+    if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
+        model_args["img_size"] = image_size
+    config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
+    config["tagger"] |= {"model": model_name(config), "tags_sha256": vocabulary.sha256}
+    return config
+
+
+def load_into(model: Any, source: Source, vocabulary: Vocabulary, frequency: Tensor) -> Carried:
+    """Fill a model with the source's weights, its head by tag name.
+
+    Args:
+        model: built from `adapt_config`'s result.
+        vocabulary: the C tags to train.
+        frequency: (C,) in 0..1, at whose log-odds new tags start.
+
+    Raises:
+        UserError: the weights are those of another architecture.
+    """
+    # By the model, not by the config: published ones say null there.
+    layer = model.get_classifier()
+    classifier = next(name for name, module in model.named_modules() if module is layer)
+    head = {f"{classifier}.weight", f"{classifier}.bias"}
+    weights = {name: tensor for name, tensor in source.weights.items() if name not in head}
+    if isinstance(model, Eva):
+        weights = checkpoint_filter_fn(weights, model)  # resamples pos_embed
+    elif "pos_embed" in weights and weights["pos_embed"].shape != model.pos_embed.shape:
+        weights["pos_embed"] = resample_abs_pos_embed(
+            weights["pos_embed"], model.patch_embed.grid_size, num_prefix_tokens=model.num_prefix_tokens
+        )
+    try:
+        result = model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"--pretrained {source.name}: {' '.join(str(error).split())}; check its config.json") from None
+    wrong = sorted({*result.missing_keys} - head) + sorted(result.unexpected_keys)
+    wrong += sorted(head - source.weights.keys()) if source.vocabulary else []
+    if wrong:
+        architecture = source.config["architecture"]
+        raise UserError(f"--pretrained {source.name}: {wrong[0]} does not fit {architecture}; check its config.json")
+
+    rows = {} if source.vocabulary is None else source.vocabulary.index
+    carried = [(new, rows[name]) for new, name in enumerate(vocabulary.names) if name in rows]
+    with torch.no_grad():
+        nn.init.normal_(layer.weight, std=NEW_TAG_STD)
+        layer.bias.copy_(torch.logit(frequency))
+        if carried:
+            new, from_old = (torch.tensor(numbers) for numbers in zip(*carried, strict=True))
+            for part, target in (("weight", layer.weight), ("bias", layer.bias)):
+                target[new] = source.weights[f"{classifier}.{part}"][from_old].float()
+    return Carried(len(carried), len(vocabulary) - len(carried), len(rows) - len(carried))

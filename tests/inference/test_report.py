@@ -1,0 +1,407 @@
+"""The report: what write_report puts into the page, and what the page does in a headless Chromium.
+
+python -m pytest tests/inference/test_report.py -rs     # says why the browser's tests were passed over, where they were
+"""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image
+
+from examples.sample_booru.drawing import draw_post
+from tagger import files
+from tagger.inference import report
+from tests.helpers import ODD_NAMES
+
+THRESHOLDS = {
+    "general_threshold": 0.4,
+    "character_threshold": 0.8,
+    "artist_threshold": 0.5,
+    "caption_threshold": 0.45,
+    "tags_threshold": 0.6,
+}
+RATINGS = {"general": 0.9, "sensitive": 0.07, "questionable": 0.02, "explicit": 0.01}
+HOSTILE = ["<o>_<o>", "<script>alert(1)</script>", "</script>", "<!--<script>", "&lt;", "\u2028", "__proto__", "$&"]
+
+
+def entry(image: Path, **groups: dict[str, float]) -> report.Entry:
+    return {
+        "image": image,
+        "rating": groups.get("rating", RATINGS),
+        "general": groups.get("general", {}),
+        "character": groups.get("character", {}),
+        "artist": groups.get("artist", {}),
+    }
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """The JSON in a report, read as a browser does: up to the first end of its element."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def draw(path: Path, number: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(draw_post(number, kind="jpg").data)
+    return path
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def test_odd_names_and_exact_probabilities_survive(tmp_path: Path) -> None:
+    names = [*HOSTILE, *ODD_NAMES]
+    general = {name: 1 / (number + 3) for number, name in enumerate(names)}
+    image = draw(tmp_path / "</script><b> 初音.jpg")
+    report.write_report(tmp_path / "out.html", [entry(image, general=general)], THRESHOLDS)
+    data = data_of(tmp_path / "out.html")
+    assert data["images"][0]["name"] == image.name
+    assert dict(data["images"][0]["general"]) == general
+    assert data["thresholds"] == THRESHOLDS
+
+
+def test_groups_fall_and_ties_keep_their_order(tmp_path: Path) -> None:
+    general = {"b": 0.5, "z": 0.9, "a": 0.5}
+    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), general=general)], THRESHOLDS)
+    assert data_of(tmp_path / "out.html")["images"][0]["general"] == [["z", 0.9], ["b", 0.5], ["a", 0.5]]
+
+
+def test_file_names_that_are_not_unicode(tmp_path: Path) -> None:
+    report.write_report(tmp_path / "out.html", [entry(tmp_path / "\udcff.jpg")], THRESHOLDS)
+    assert data_of(tmp_path / "out.html")["images"][0]["name"] == "\udcff.jpg"
+
+
+def test_names_start_where_the_images_part(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "1.jpg", tmp_path / "a" / "b" / "1.jpg"]
+    assert report.names_of(paths) == ["1.jpg", "b/1.jpg"]
+    assert report.names_of(paths[1:]) == ["1.jpg"]
+    assert report.names_of([]) == []
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_the_report_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.html"
+    report.write_report(out, [], THRESHOLDS)
+    before = out.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        report.write_report(out, [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg", "out.html"]
+
+
+def test_a_probability_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_report(tmp_path / "out.html", [entry(tmp_path / "1.jpg", general={"a": math.nan})], THRESHOLDS)
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_thumbnails_are_small_and_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (1200, 600), "red").save(tmp_path / "1.jpg", exif=exif)
+    thumbnail = report.thumbnail(tmp_path / "1.jpg")
+    assert (thumbnail["width"], thumbnail["height"]) == (160, 320)
+    assert thumbnail["src"].startswith("data:image/jpeg;base64,/9j/")
+    Image.new("RGB", (20, 30)).save(tmp_path / "small.png")
+    assert report.thumbnail(tmp_path / "small.png")["width"] == 20
+
+
+def test_what_cannot_be_decoded_has_a_reason_and_no_path(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no image")
+    assert report.thumbnail(tmp_path / "1.jpg") == {"error": "not an image that Pillow knows; replace or remove it"}
+    assert "no such file" in report.thumbnail(tmp_path / "2.jpg")["error"]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium, another one that is installed, or playwright's own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as driver:
+        try:
+            # Chromium refuses to sandbox itself for root, as whom containers run.
+            opened = driver.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no chromium that starts: {error.message.splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+class Window:
+    """A page in the browser; leaving nothing on its console is part of every test.
+
+    Attributes:
+        page: playwright's page.
+        complaints: what was written to the console or thrown.
+    """
+
+    def __init__(self, browser: Any, report_path: Path, **context: Any) -> None:
+        self.context = browser.new_context(offline=True, permissions=["clipboard-read", "clipboard-write"], **context)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", self.refuse)
+        self.page.on("request", lambda request: self.saw(request.url))
+        self.page.goto(report_path.as_uri())
+        self.page.wait_for_selector(".card h2")
+
+    def refuse(self, dialog: Any) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
+
+    def saw(self, url: str) -> None:
+        if not url.startswith(("file:", "data:", "blob:")):
+            self.complaints.append(url)
+
+    def slide(self, key: str, value: float) -> None:
+        """Move a slider, and wait until the page has been drawn anew."""
+        self.page.fill(f"#{key}", str(value))
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def tags(self, category: str, card: int = 0) -> list[str]:
+        """The tags that a card shows in one category."""
+        rows = f'.card[data-number="{card}"] .group[data-category="{category}"] .tag:visible .name'
+        return self.page.locator(rows).all_text_contents()
+
+    def prompt(self, kind: str, card: int = 0) -> str:
+        """What the button of a card copies."""
+        self.page.click(f'.card[data-number="{card}"] [data-copy="{kind}"]')
+        self.page.wait_for_selector(f'.card[data-number="{card}"] [data-copy="{kind}"]:text("Copied")')
+        return self.page.evaluate("navigator.clipboard.readText()")
+
+    def images(self) -> list[str]:
+        """The names of the images that the filter leaves."""
+        return [element.get_attribute("aria-label") for element in self.page.query_selector_all(".card:not([hidden])")]
+
+
+@pytest.fixture
+def window(browser: Any, tmp_path: Path) -> Iterator[Window]:
+    """Three images: one with everything, one with hostile names, one that cannot be decoded."""
+    entries = [
+        entry(
+            draw(tmp_path / "first.jpg"),
+            general={"smile": 0.41, "1girl": 0.95, "long_hair": 0.62, "hat": 0.3},
+            character={"mika_(sample)": 0.85, "guts_(berserk)": 0.79},
+            artist={"name_(of_artist)": 0.7, "ink\\well": 0.625, "other": 0.5},
+        ),
+        entry(draw(tmp_path / "<b>second.jpg", 1), general=dict.fromkeys(HOSTILE, 0.9), artist={"<i>": 0.9}),
+        entry(tmp_path / "third.png", general={"hat": 0.9}),
+    ]
+    (tmp_path / "third.png").write_bytes(b"no image")
+    report.write_report(tmp_path / "out.html", entries, THRESHOLDS)
+    opened = Window(browser, tmp_path / "out.html", locale="en-US")
+    yield opened
+    opened.context.close()
+    assert not opened.complaints
+
+
+def test_sliders_select_at_once(window: Window) -> None:
+    assert window.tags("general") == ["1girl", "long_hair", "smile"]
+    assert window.tags("character") == ["mika_(sample)"]
+    assert window.tags("artist") == ["name_(of_artist)", "ink\\well"]  # 0.5 is not above 0.5
+    assert window.tags("rating") == ["general"]
+    window.slide("general_threshold", 0.62)
+    assert window.tags("general") == ["1girl"]
+    window.slide("general_threshold", 0.1)
+    assert window.tags("general") == ["1girl", "long_hair", "smile", "hat"]
+    window.slide("character_threshold", 0.9)
+    assert window.tags("character") == []
+    assert window.page.locator(".card").first.get_by_text("none above 0.90").is_visible()
+    window.page.click("#reset")
+    window.settle()
+    assert window.tags("general") == ["1girl", "long_hair", "smile"]
+
+
+def test_a_threshold_can_be_typed_and_moved_by_keys(window: Window) -> None:
+    window.page.fill('input[type="number"][data-key="general_threshold"]', "0.615")
+    window.settle()
+    assert window.tags("general") == ["1girl", "long_hair"]
+    window.page.fill('input[type="number"][data-key="general_threshold"]', "7")  # passed over, and not kept
+    window.page.keyboard.press("Tab")
+    assert window.page.input_value('input[type="number"][data-key="general_threshold"]') == "0.615"
+    window.page.focus("#general_threshold")
+    window.page.keyboard.press("End")
+    window.settle()
+    assert window.tags("general") == []
+
+
+def test_tags_below_can_be_shown(window: Window) -> None:
+    window.page.check("#below")
+    window.settle()
+    assert window.tags("general") == ["1girl", "long_hair", "smile", "hat"]
+    assert window.page.locator('.card[data-number="0"] .tag.below .name').all_text_contents() == [
+        *("sensitive", "questionable", "explicit", "other", "guts_(berserk)", "hat")
+    ]
+
+
+def test_copied_prompts(window: Window) -> None:
+    assert window.prompt("caption") == "1girl, long_hair, mika_(sample), name_(of_artist), ink\\well"
+    assert window.prompt("tags") == "1girl, long_hair, mika_(sample)"
+    window.slide("tags_threshold", 0.9)
+    window.slide("caption_threshold", 0)
+    assert window.prompt("tags") == "1girl"
+    assert window.prompt("caption") == "1girl, long_hair, smile, mika_(sample), name_(of_artist), ink\\well"
+
+
+def test_copying_where_the_browser_denies_its_clipboard(window: Window) -> None:
+    window.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('denied')) }")
+    assert window.prompt("tags") == "1girl, long_hair, mika_(sample)"
+    assert window.page.evaluate("document.activeElement.dataset.copy") == "tags"
+
+
+def test_artist_strings(window: Window) -> None:
+    # 0.5 + 0.625 lies in the middle between two weights.
+    assert window.prompt("artists") == "1.20::artist:name (of artist)::, 1.13::artist:ink\\well::"
+    window.page.check('[name="syntax"][value="sdxl"]')
+    assert window.prompt("artists") == "(name \\(of artist\\):1.20), (ink\\\\well:1.13)"
+    window.page.check('[name="syntax"][value="booru"]')
+    assert window.prompt("artists") == "name_(of_artist), ink\\well"
+    window.slide("artist_threshold", 0.95)
+    assert window.page.locator('.card[data-number="0"] [data-copy="artists"]').is_disabled()
+    assert window.page.locator('.card[data-number="0"]').get_by_text("no artist above 0.95").is_visible()
+
+
+def test_weights_are_python_s(window: Window) -> None:
+    probabilities = [number / 4096 for number in range(4097)] + [number / 1000 for number in range(1001)]
+    expected = [f"{math.floor((0.5 + p) * 100 + 0.5) / 100:.2f}" for p in probabilities]
+    assert window.page.evaluate("probabilities => probabilities.map(weight)", probabilities) == expected
+
+
+def test_the_filter(window: Window) -> None:
+    everything = ["first.jpg", "<b>second.jpg", "third.png"]
+    assert window.images() == everything
+    for typed, left in [
+        ("FIRST", ["first.jpg"]),
+        ("long_h", ["first.jpg"]),
+        ("hat", ["third.png"]),  # the first image's hat is below the threshold
+        ("long smile", ["first.jpg"]),
+        ("<o>", ["<b>second.jpg"]),
+        ("nowhere", []),
+        (" ", everything),
+    ]:
+        window.page.fill("#filter", typed)
+        window.settle()
+        assert window.images() == left, typed
+        assert window.page.locator("#nothing").is_visible() == (not left)
+    window.page.fill("#filter", "hat")
+    window.slide("general_threshold", 0.2)
+    assert window.images() == ["first.jpg", "third.png"]
+    assert window.page.text_content("#count") == "2 of 3 images"
+    window.page.locator("h1").click()
+    window.page.keyboard.press("/")
+    assert window.page.evaluate("document.activeElement.id") == "filter"
+
+
+def test_names_are_text(window: Window) -> None:
+    window.page.locator('.card[data-number="1"]').scroll_into_view_if_needed()
+    window.page.wait_for_selector('.card[data-number="1"] h2')
+    assert window.tags("general", card=1) == HOSTILE
+    assert window.prompt("caption", card=1) == ", ".join([*HOSTILE, "<i>"])
+    assert window.page.locator('.card[data-number="1"] h2').text_content() == "<b>second.jpg"
+    assert window.page.locator("main script, main b, main i").count() == 0
+
+
+def test_an_image_that_cannot_be_decoded_has_a_place(window: Window) -> None:
+    card = window.page.locator('.card[data-number="2"]')
+    card.scroll_into_view_if_needed()
+    assert card.get_by_text("This image cannot be shown").is_visible()
+    assert window.tags("general", card=2) == ["hat"]
+
+
+def test_saved_thresholds(window: Window, tmp_path: Path) -> None:
+    window.slide("artist_threshold", 0.33)
+    with window.page.expect_download() as download:
+        window.page.click("#save")
+    assert download.value.suggested_filename == "threshold.json"
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    assert text == json.dumps(THRESHOLDS | {"artist_threshold": 0.33}, indent=2) + "\n"
+
+
+@pytest.mark.parametrize(("locale", "title"), [("en-GB", "Tag report"), ("zh-CN", "标签报告"), ("fr-FR", "Tag report")])
+def test_languages(browser: Any, tmp_path: Path, locale: str, title: str) -> None:
+    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+    window = Window(browser, tmp_path / "out.html", locale=locale)
+    assert window.page.title() == window.page.text_content("h1") == title
+    words = window.page.evaluate("[ENGLISH, CHINESE].map(words => Object.keys(words).sort())")
+    assert words[0] == words[1]
+    window.context.close()
+    assert not window.complaints
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 820, 1000, 1440])
+def test_nothing_is_wider_than_the_window(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    long = entry(draw(tmp_path / f"{'x' * 120}.jpg"), general={"y" * 150: 0.9, "z_" * 60: 0.8})
+    report.write_report(tmp_path / "out.html", [long], THRESHOLDS)
+    window = Window(browser, tmp_path / "out.html", viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert window.page.evaluate("document.documentElement.scrollWidth") <= width
+    window.context.close()
+    assert not window.complaints
+
+
+def test_500_images_stay_fluid(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames are measured and printed; what is asserted is what makes them short: far cards are not touched."""
+    images = [draw(tmp_path / f"{number}.jpg", number) for number in range(10)]
+    general = [{f"tag_{tag}_of_{image}": 0.05 + tag * 0.012 for tag in range(75)} for image in range(500)]
+    entries = [entry(images[number % 10], general=tags) for number, tags in enumerate(general)]
+    report.write_report(tmp_path / "out.html", entries, THRESHOLDS)
+    window = Window(browser, tmp_path / "out.html")
+    timings = window.page.evaluate(
+        """async () => {
+            const slider = document.getElementById("general_threshold");
+            const frame = () => new Promise(requestAnimationFrame);
+            const [frames, work] = [[], []];
+            for (let step = 0; step < 40; step++) {
+                slider.value = 0.2 + step * 0.01;
+                const start = performance.now();
+                slider.dispatchEvent(new Event("input", { bubbles: true }));
+                render();
+                document.body.offsetHeight; // the layout too
+                work.push(performance.now() - start);
+                await frame();
+                frames.push(performance.now() - start);
+            }
+            const middle = numbers => numbers.sort((a, b) => a - b)[20];
+            return { work: middle(work), worst: Math.max(...work), frame: middle(frames),
+                     opened: performance.timing.loadEventEnd - performance.timing.navigationStart };
+        }"""
+    )
+    size = (tmp_path / "out.html").stat().st_size / 1e6
+    with capsys.disabled():
+        print(
+            f"\nreport of 500 images, {size:.1f} MB: opened in {timings['opened']} ms; a slider's move takes "
+            f"{timings['work']:.1f} ms (worst {timings['worst']:.1f}), until its frame {timings['frame']:.1f} ms"
+        )
+    assert window.page.locator(".card h2").count() < 50
+    window.page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    window.page.wait_for_selector('.card[data-number="499"] h2')
+    shown = window.page.locator('.card[data-number="499"] .group[data-category="general"] .tag:visible')
+    assert shown.count() == sum(p > 0.59 for p in general[499].values())
+    window.context.close()
+    assert not window.complaints

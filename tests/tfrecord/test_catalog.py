@@ -1,0 +1,205 @@
+"""plan.py: which pictures a dataset has, in which order they are written, and what is read again.
+
+python -m pytest tests/tfrecord/test_catalog.py
+"""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagger.files import UserError
+from tagger.tfrecord import pairs
+from tagger.tfrecord.catalog import Plan
+from tagger.tfrecord.pairs import Scanned
+from tests.helpers import write_pair, write_txts
+
+PAIRS = 12
+INDEX = {"general": 0, "solo": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names of pairs; the tests say what is in them."""
+    root = tmp_path_factory.mktemp("dataset")
+    for number in range(PAIRS):
+        (root / f"{number:02}.jpg").touch()
+        (root / f"{number:02}.txt").touch()
+    return root
+
+
+def reading(contents: Sequence[bytes]) -> Callable[[Iterator[list]], Iterator[tuple]]:
+    """A `read` for Plan.scan: the first pairs hold `contents`, the others nothing."""
+
+    def result(image: str) -> Scanned | str:
+        number = int(image[:2])
+        if number >= len(contents):
+            return "nothing in it"
+        return Scanned(hashlib.sha256(contents[number]).digest(), "general", 0)
+
+    return lambda batches: ((batch, [result(image) for image, _ in batch]) for batch in batches)
+
+
+def planned(folder: Path, contents: Sequence[bytes], ratio: float, seed: int = 0) -> tuple[list[bytes], list[bytes]]:
+    """The digests of train and of val."""
+    path = folder.parent / "plan.sqlite"
+    path.unlink(missing_ok=True)
+    with closing(Plan(path, folder)) as each:
+        assert each.list_folder() == PAIRS
+        assert sum(each.scan(reading(contents))) == PAIRS
+        count, border = each.arrange(INDEX, seed), each.border(ratio)
+        assert count == len(contents)
+        assert len(list(each.problems())) == PAIRS - count
+        return [row.digest for row in each.rows(0, border)], [row.digest for row in each.rows(border, count)]
+
+
+contents = st.lists(st.binary(max_size=2), max_size=PAIRS)
+
+
+@settings(max_examples=30)
+@given(contents.filter(lambda given: len(set(given)) == len(given)), st.floats(0, 1))
+def test_the_split_takes_the_smallest_digests(folder: Path, contents: list[bytes], ratio: float) -> None:
+    ordered = sorted(hashlib.sha256(data).digest() for data in contents)
+    border = round(len(contents) * ratio)
+    assert planned(folder, contents, ratio) == (ordered[:border], ordered[border:])
+
+
+@settings(max_examples=30)
+@given(contents, st.floats(0, 1), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_neither_order_nor_names_change_the_split(
+    folder: Path, contents: list[bytes], ratio: float, seed: int, random: Any
+) -> None:
+    shuffled = random.sample(contents, len(contents))
+    assert planned(folder, contents, ratio, seed) == planned(folder, shuffled, ratio, seed)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=PAIRS), st.floats(0, 1), st.integers(0, 3))
+def test_equal_pictures_are_never_on_both_sides(folder: Path, contents: list[bytes], ratio: float, seed: int) -> None:
+    train, val = planned(folder, contents, ratio, seed)
+    assert not set(train) & set(val)
+    assert len(train) >= round(len(contents) * ratio)
+
+
+def test_another_seed_gives_another_division_and_order(folder: Path) -> None:
+    different = [b"%d" % number for number in range(PAIRS)]
+    divisions = [planned(folder, different, 0.5, seed) for seed in range(4)]
+    assert len({frozenset(train) for train, _ in divisions}) == 4
+    assert len({tuple(train + val) for train, val in divisions}) == 4
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def read_pairs(each: Plan, folder: Path) -> list[str]:
+    """Scan, and say which images were read."""
+    found: list[str] = []
+
+    def read(batches: Iterator[list]) -> Iterator[tuple]:
+        for batch in batches:
+            found.extend(image for image, _ in batch)
+            yield batch, pairs.scan_pairs(folder, batch)
+
+    each.list_folder()
+    list(each.scan(read))
+    return found
+
+
+def test_only_what_is_new_or_changed_is_read_again(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    for name in ("a", "b", "c", "gone"):
+        write_pair(folder, f"{name}.png", ["general"])
+    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+        assert read_pairs(each, folder) == ["a.png", "b.png", "c.png", "gone.png"]
+        assert read_pairs(each, folder) == []
+    write_txts(folder, a="general,solo")
+    write_pair(folder, "b.png", ["general"], grey=9)
+    write_pair(folder, "new.png", ["general"])
+    (folder / "gone.png").unlink()
+    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+        assert read_pairs(each, folder) == ["a.png", "b.png", "new.png"]
+        assert each.tag_counts() == {"general": 4, "solo": 1}
+        assert each.txt_without_image() == (1, "gone.txt")
+
+
+@pytest.mark.parametrize("spoil", ["another dataset", "not a database", "another version"])
+def test_a_plan_that_is_of_no_use_is_made_anew(tmp_path: Path, spoil: str) -> None:
+    folder, path = tmp_path / "dataset", tmp_path / "plan.sqlite"
+    write_pair(folder, "a.png", ["general"])
+    with closing(Plan(path, tmp_path if spoil == "another dataset" else folder)) as each:
+        read_pairs(each, folder if spoil != "another dataset" else tmp_path)
+    if spoil == "not a database":
+        path.write_bytes(b"no database" * 1000)
+    elif spoil == "another version":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("UPDATE about SET value = '0' WHERE key = 'version'")
+            database.commit()
+    with closing(Plan(path, folder)) as each:
+        assert read_pairs(each, folder) == ["a.png"]
+
+
+def problems(tmp_path: Path) -> dict[str, str]:
+    folder = tmp_path / "dataset"
+    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+        read_pairs(each, folder)
+        each.arrange(INDEX, 0)
+        return dict(each.problems())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights, and names are Unicode, on Windows")
+def test_links_folders_and_odd_names(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(tmp_path, "outside.png", ["general"])
+    write_pair(folder, "inside.png", ["general"])
+    write_pair(folder, "a\nb.png", ["unknown"])
+    write_pair(folder, os.fsdecode(b"\xff.png"), ["unknown"])
+    (folder / "linked.png").symlink_to(tmp_path / "outside.png")
+    (folder / "linked.txt").write_text("general")
+    (folder / "near.png").symlink_to(folder / "inside.png")
+    (folder / "near.txt").symlink_to(tmp_path / "outside.txt")
+    (folder / "broken.png").symlink_to(folder / "nowhere.png")
+    (folder / "broken.txt").write_text("general")
+    (folder / "folder.png").mkdir()
+    (folder / "folder.txt").write_text("general")
+    found = problems(tmp_path)
+    assert found == {
+        "a\\nb.png": "no known tag among: unknown",
+        "\\udcff.png": "no known tag among: unknown",
+        "linked.png": "a link out of the folder; copy the file here",
+        "near.png": "near.txt: a link out of the folder; copy the file here",
+        "broken.png": "No such file or directory; replace or remove it",
+        "folder.png": "not a file; remove it",
+    }
+
+
+def test_tags_that_are_none(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.png", ["general", "nul\0", "x" * 256, "x" * 255])
+    write_pair(folder, "b.png", ["\x1b[31m"])
+    write_pair(folder, "c.png", []).with_suffix(".txt").write_bytes(b"general," * 200_000)
+    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+        read_pairs(each, folder)
+        assert each.tag_counts() == {"general": 1, "x" * 255: 1}
+        assert each.tags_left_out() == 2
+    found = problems(tmp_path)
+    assert found["b.png"].startswith("b.txt: no usable tags")
+    assert found["c.png"] == "c.txt: 1600000 bytes, too long for a tag list; replace it"
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with closing(Plan(tmp_path / "plan.sqlite", tmp_path)), pytest.raises(UserError, match="another run is at work"):
+        Plan(tmp_path / "plan.sqlite", tmp_path)
+
+
+def test_unusable_pairs_are_told_apart(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a.png", ["general"])
+    scanned, missing = pairs.scan_pairs(tmp_path, [("a.png", "a.txt"), ("gone.png", "a.txt")])
+    assert scanned == Scanned(hashlib.sha256((tmp_path / "a.png").read_bytes()).digest(), "general", 0)
+    assert missing == "No such file or directory; replace or remove it"
