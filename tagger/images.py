@@ -5,6 +5,7 @@ create_tfrecord.py and wdv3_pytorch.py share this, so that training and inferenc
     python -c "from tagger import images; print(images.prepare('test.png', 448).size)"
 """
 
+import functools
 import io
 import math
 import warnings
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging
 
 from tagger.files import UserError
 
@@ -32,13 +33,16 @@ WHITE = (255, 255, 255)
 DECODED_PER_TARGET = 1.5
 BICUBIC_REACH = 2  # target pixels to which a source pixel can spread when it is scaled down
 
-# Pillow warns above MAX_IMAGE_PIXELS and refuses above twice that; open_image refuses above the first, and asks for no
-# warnings (`catch_warnings` is not thread-safe). Metadata out of order (EXIF, ICC) says nothing about the pixels.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# Keep up to 64 MB of freed memory for the next image instead of asking the system for every one: 4 % of the time.
-Image.core.set_blocks_max(4)
+@functools.cache
+def _set_up_pillow() -> None:
+    """Settings that Pillow keeps for a process, made before its first image is decoded."""
+    # Pillow warns above MAX_IMAGE_PIXELS and refuses above twice that; open_image refuses above the first, and wants no
+    # warnings (`catch_warnings` is not thread-safe). Metadata out of order (EXIF, ICC) says nothing about the pixels.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Keep up to 64 MB of freed memory for the next image instead of asking the system for every one: 4 % of the time.
+    _imaging.set_blocks_max(4)
 
 
 class UnreadableImage(UserError):
@@ -79,6 +83,7 @@ def _decode(
         The image, its width and height in full, and how much smaller it is (1, 2, 4 or 8): 1,201 pixels fill 300.25
         of 301 at 1/4.
     """
+    _set_up_pillow()
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
@@ -107,7 +112,7 @@ def _decode(
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # see _upright
         return 1
 

@@ -29,18 +29,21 @@ def read_tags(path: Path | str) -> list[str]:
     return parse_tags(read_text(path, "write its tags, separated by commas"))
 
 
-def tag_files(folder: Path | str) -> list[Path]:
+def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Path]:
     """The txt files of a dataset folder, by name.
+
+    Args:
+        hint: ends the error where there are none.
 
     Raises:
         UserError: there is no such folder, or no txt file in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the dataset with --dataset-folder")
+        raise UserError(f"{folder}: no such folder; {hint}")
     found = sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
     if not found:
-        raise UserError(f"{folder}: no .txt files; fetch some pairs with simple_dan_crawl.py or name another folder")
+        raise UserError(f"{folder}: no .txt files; {hint}")
     return found
 
 

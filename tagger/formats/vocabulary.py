@@ -73,17 +73,20 @@ class Vocabulary:
 # --- selected_tags.csv ----------------------------------------------------------------------------------------------
 
 
-def read_vocabulary(path: Path | str) -> Vocabulary:
+def read_vocabulary(path: Path | str, hint: str = "name another CSV") -> Vocabulary:
     """Read a CSV with the columns `name` and `category`, and optionally `count`, in any order.
 
     WD v3's `tag_id,name,category,count` reads as well, and so does a dataset's tag_categories.csv. Names such as
     `null`, `nan` or `don't_say_"lazy"` are tags, which is why this is no job for a reader that guesses types.
 
+    Args:
+        hint: ends the error for a missing file.
+
     Raises:
         UserError: missing file, missing column, or a row with a blank or repeated name or an unknown category;
             the message names the row as a spreadsheet numbers it.
     """
-    text = read_text(path, "make it with generate_selected_tags.py, or name another CSV")
+    text = read_text(path, hint)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     names: dict[str, int] = {}  # name -> category
     counts: list[int] = []
