@@ -38,7 +38,8 @@ def test_tidying(text: str, tidied: str) -> None:
     assert replace_blanks.tidy(text) == tidied
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"], exclude_characters=",;，、|\ufeff"), min_size=1, max_size=6)
+ODD = ",;，、|\ufeff"  # what separates tags, or stands before them
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"], exclude_characters=ODD), min_size=1, max_size=6)
 
 
 @given(st.text(st.one_of(st.sampled_from(" ,_\n\t\u3000ab"), st.characters(exclude_categories=["Cs"]))))

@@ -21,7 +21,11 @@ INDEX = dict(zip(NAMES, (4, 0, 2, 1, 3), strict=True))
 
 tag_names = st.one_of(
     st.sampled_from([*ODD_NAMES, *sorted(KAOMOJI)]),
-    st.text(st.characters(blacklist_categories=("Cs", "Cc", "Z"), blacklist_characters=",;，、|\ufeff\\"), min_size=1, max_size=12),
+    st.text(
+        st.characters(exclude_categories=("Cs", "Cc", "Z"), exclude_characters=",;，、|\ufeff\\"),
+        min_size=1,
+        max_size=12,
+    ),
 )
 
 
