@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from tagger import cli, files, images
 from tagger.files import UserError
+from tagger.formats.pairs import IMAGE_SUFFIXES
 from tagger.formats.records import About
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
@@ -292,7 +293,7 @@ def run(arguments: Any, planned: Plan, local: Workers, vocabulary: Vocabulary, k
     ).write(output)
     alone, first = planned.txt_without_image()
     if alone:
-        suffixes = ", ".join(images.IMAGE_SUFFIXES)
+        suffixes = ", ".join(IMAGE_SUFFIXES)
         cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
     if equal := planned.equal_pictures():
         print(f"{folder}: {equal} images equal another one; equal ones are all in train or all in val", file=sys.stderr)

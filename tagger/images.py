@@ -22,13 +22,6 @@ from tagger.files import UserError
 # What is decoded, whatever a file calls itself. Pillow knows more, but EPS would start Ghostscript on a stranger's file
 # (and MPO, a JPEG with more pictures behind it, counts as JPEG).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# Which files of a folder are taken for images, also beside a txt, where the first of these wins.
-IMAGE_SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),)
-# Which are images too, but not decoded here: whoever has them shall be told.
-OTHER_IMAGE_SUFFIXES = (
-    *(".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".tga", ".apng", ".ico", ".svg", ".eps", ".qoi", ".dds"),
-    *(".xcf", ".kra", ".clip", ".sai", ".cr2", ".nef", ".arw", ".dng"),
-)
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"))

@@ -187,7 +187,11 @@ class TagReader:
             plain = unescaped(bare)
             readings = [bare, danbooru_spelling(bare), plain, danbooru_spelling(plain)]
             known = next((reading for reading in readings if reading in self.known), None)
-        return readings[-1] if known is None else known
+        if known is not None:
+            return known
+        plainest = readings[-1]
+        # What is left may be written in a way of its own: `\(smile\)` is the weight `(smile)`, escaped.
+        return plainest if plainest == written else self._name(plainest)
 
 
 SHORTEST_LOOKALIKE = 5  # letters; among shorter names nearly every one has a neighbour
