@@ -104,6 +104,11 @@ def warn(message: str) -> None:
         print(line, file=sys.stderr)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `12,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def fraction(text: str) -> float:
     """An argparse type: a number in 0..1."""
     value = float(text)

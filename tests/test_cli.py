@@ -6,6 +6,7 @@ python -m pytest tests/test_cli.py
 import argparse
 import errno
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tagger import cli
 from tagger.files import UserError
-from tests.helpers import error_line, run_script, write_txts
+from tests.helpers import ROOT, error_line, run_script, write_txts
 
 
 def parse(separator: str, *arguments: str) -> argparse.Namespace:
@@ -105,6 +106,7 @@ def test_a_bug_is_not_hidden() -> None:
 
 def test_a_tag_that_the_console_cannot_show_does_not_stop_a_run(tmp_path: Path) -> None:
     folder = write_txts(tmp_path / "dataset", a="初音ミク whiskey")
+    (folder / "a.png").touch()
     done = run_script("replace_blanks.py", "--dry-run", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and "\\u521d" in done.stdout and ",whiskey" in done.stdout
     assert (folder / "a.txt").read_text(encoding="utf-8") == "初音ミク whiskey"
@@ -126,3 +128,15 @@ def test_numbers_and_their_bounds(kind: Callable[[str], float], good: list[str],
     for text in bad:
         with pytest.raises((argparse.ArgumentTypeError, ValueError)):
             kind(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (12000, "12,000 images")]
+)
+def test_numbers_of_things(number: int, words: str) -> None:
+    assert cli.counted(number, "image") == words
+
+
+def test_the_version_is_the_top_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+),", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest and newest[1] == cli.VERSION
