@@ -4,9 +4,14 @@ python replace_blanks.py --dataset_folder ./dataset     # the same as --dataset-
 """
 
 import argparse
+import contextlib
+import errno
 import functools
 import io
+import os
 import sys
+import tempfile
+import traceback
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +21,10 @@ from tagger.files import UserError
 
 VERSION = "0.2.0"  # of the toolkit; the top entry of CHANGELOG.md
 
-DONE, INCOMPLETE, UNUSABLE = 0, 1, 2  # exit codes: all done; something was left out; wrong arguments or input
+# Exit codes: all done; something was left out; wrong arguments or input; and as <sysexits.h> and shells have them.
+DONE, INCOMPLETE, UNUSABLE = 0, 1, 2
+UNFORESEEN = 70  # EX_SOFTWARE
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -61,7 +69,11 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Decorate a script's `main(argv=None) -> int`: what users can cause ends in one line on stderr and exit code 2."""
+    """Decorate a script's `main(argv=None) -> int`: however it ends, one line on stderr says why.
+
+    What users can cause ends with exit code 2, an interrupt with 130, a closed pipe with 141, and what nobody foresaw
+    with 70 and the name of a file that has the traceback.
+    """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
@@ -72,22 +84,52 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 stream.reconfigure(errors="backslashreplace")
         _program = Path(sys.modules[main.__module__].__file__ or "").name
         try:
-            return main(argv)
+            code = main(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk can still be told of
+            return code
         except UserError as error:
             message = " ".join(str(error).split("\n"))
         except BrokenPipeError:  # `| head` has seen enough
-            sys.stdout = None  # or the interpreter complains when it flushes at the end
-            return 141  # 128 + SIGPIPE
+            _drop_stdout()
+            return BROKEN_PIPE
         except OSError as error:
+            if error.filename is None and error.errno == errno.ENOSPC:
+                _drop_stdout()  # it may be what is full, and would complain again when the interpreter flushes it
             where = f"{error.filename}: " if error.filename else ""
             message = f"{where}{error.strerror or error}; check the path, its permissions and the space on the disk"
         except KeyboardInterrupt:
             warn("interrupted")
-            return 130  # 128 + SIGINT, what shells expect
+            return INTERRUPTED
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            warn(f"error: nobody foresaw this ({reason}); please report it with {_keep_traceback()}")
+            return UNFORESEEN
         warn(f"error: {message}")
         return UNUSABLE
 
     return run
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written to stdout vanish, or the interpreter would try again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _keep_traceback() -> str:
+    """Write the current exception's traceback to a file; its path, or the traceback itself where no file can be."""
+    text = traceback.format_exc()
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"{_program}-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log:
+            log.write(f"{' '.join(sys.argv)}\n{VERSION}, Python {sys.version}\n{text}")
+        return log.name
+    except OSError:
+        return text
 
 
 _program = ""  # the script that `command` runs, such as wdv3_pytorch.py
@@ -96,12 +138,13 @@ _program = ""  # the script that `command` runs, such as wdv3_pytorch.py
 def warn(message: str) -> None:
     """Write a line to stderr behind the running script's name, above a progress bar where there is one."""
     line = f"{_program}: {message}" if _program else message
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
+    with contextlib.suppress(OSError):  # a stderr that takes nothing is no reason to stop
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
 
-        tqdm.write(line, file=sys.stderr)
-    else:
-        print(line, file=sys.stderr)
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:
