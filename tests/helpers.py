@@ -10,8 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
+
+from tagger.formats.checkpoint import read_config
+from tagger.inference.predictor import Predictor, PredictorSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,3 +92,11 @@ def free_port() -> int:
 def write_csv(path: Path, rows: Sequence[str]) -> Path:
     path.write_text("\n".join(["name,category", *rows, ""]), encoding="utf-8")
     return path
+
+
+def make_predictor(weights: Path, **settings: Any) -> Predictor:
+    """The model of a checkpoint on the CPU, with the config.json that lies beside its weights."""
+    import models  # here, for most that import this file need no torch
+
+    config = read_config(weights.with_name("config.json"))
+    return Predictor(lambda: models.load(config, weights), config, PredictorSettings(device="cpu", **settings))
