@@ -402,7 +402,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-HEAVY = {"torch", "timm", "torchvision", "pandas", "PIL", "numpy", "huggingface_hub"}
+HEAVY = {"torch", "timm", "torchvision", "pandas", "PIL", "numpy", "huggingface_hub", "tqdm"}
 
 IMPORTED = """
 import sys

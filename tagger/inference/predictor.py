@@ -6,13 +6,13 @@ torch is imported, and the model loaded, at the first image that the cache does 
     for path, logits in predictions(paths, predictor, cache, key): ...
 """
 
+import contextlib
 import hashlib
 import os
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,8 @@ from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
     import numpy as np
     import torch
 
@@ -146,11 +148,12 @@ class Predictor:
 
 
 class _Pending(NamedTuple):
-    """An image on its way through the queue: with its logits, an error, or its pixels once they are decoded."""
+    """An image on its way through the queue: with what is known of it, or with pixels that the model must see."""
 
     path: Path
     key: bytes  # in the cache
-    outcome: "array[float] | UserError | Future[np.ndarray[Any, Any]]"
+    known: "array[float] | UserError | None" = None
+    pixels: "Future[np.ndarray[Any, Any]] | None" = None
 
 
 def predictions(
@@ -165,7 +168,8 @@ def predictions(
     row_bytes = array("f").itemsize * predictor.config["num_classes"]
     queue: deque[_Pending] = deque()
     decoding = 0  # images in the queue that need the model
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with contextlib.ExitStack() as stack:
+        pool: Executor | None = None
         for path in paths:
             try:
                 data = path.read_bytes()
@@ -173,11 +177,12 @@ def predictions(
                 queue.append(_Pending(path, b"", UserError(f"{path}: {error.strerror}; {predictor.hints.path}")))
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
-            known = cache.get(image_key) if cache else None
-            if known and len(known) == row_bytes:  # a damaged cache may hold anything
-                queue.append(_Pending(path, image_key, array("f", known)))
+            cached = cache.get(image_key) if cache else None
+            if cached and len(cached) == row_bytes:  # a damaged cache may hold anything
+                queue.append(_Pending(path, image_key, array("f", cached)))
             else:
-                queue.append(_Pending(path, image_key, pool.submit(predictor.prepare, data)))
+                pool = pool or stack.enter_context(_threads())
+                queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
                 decoding += 1
             if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
                 yield from _finish(queue, predictor, cache)
@@ -188,31 +193,37 @@ def predictions(
             yield from _finish(queue, predictor, cache)
 
 
+def _threads() -> "ThreadPoolExecutor":
+    """What decodes images; Pillow does it outside the interpreter's lock."""
+    # Late: it imports logging, and 6 ms are much for an answer from the cache.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+
+
 def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None) -> Iterator[Result]:
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
     taken: list[_Pending] = []
     decoding = 0
-    while queue and (decoding < predictor.settings.batch_size or not isinstance(queue[0].outcome, Future)):
+    while queue and (decoding < predictor.settings.batch_size or not queue[0].pixels):
         taken.append(queue.popleft())
-        decoding += isinstance(taken[-1].outcome, Future)
-    pixels: list[np.ndarray[Any, Any]] = []
+        decoding += taken[-1].pixels is not None
+    batch: list[np.ndarray[Any, Any]] = []
     outcomes: list[array[float] | UserError | None] = []  # None: the model's next row
-    for path, _, outcome in taken:
-        if not isinstance(outcome, Future):
-            outcomes.append(outcome)
-            continue
-        try:
-            pixels.append(outcome.result())
-            outcomes.append(None)
-        except UserError as error:  # it was decoded from bytes, so the error does not know the file
-            outcomes.append(UserError(f"{path}: {str(error).removeprefix('image: ')}"))
-    rows = iter(predictor(pixels) if pixels else ())
-    for (path, image_key, _), found in zip(taken, outcomes, strict=True):
-        if found is None:
-            found = next(rows)
+    for path, _, known, pixels in taken:
+        if pixels:
+            try:
+                batch.append(pixels.result())
+            except UserError as error:  # it was decoded from bytes, so the error does not know the file
+                known = UserError(f"{path}: {str(error).removeprefix('image: ')}")
+        outcomes.append(known)
+    rows = iter(predictor(batch) if batch else ())
+    for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
+        if outcome is None:
+            outcome = next(rows)
             if cache:
-                cache.put(image_key, found.tobytes())
-        yield path, found
+                cache.put(image_key, outcome.tobytes())
+        yield path, outcome
 
 
 def pooled(results: Iterable[Result]) -> Iterator[Result]:
