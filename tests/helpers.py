@@ -22,6 +22,30 @@ ROOT = Path(__file__).resolve().parent.parent
 # Names that a CSV reader which guesses types, quotes or comments would spoil.
 ODD_NAMES = ["null", "nan", "NA", "None", 'don\'t_say_"lazy"', "\\m/", ":o", "=_=", "^_^", "#", "1", "0.5", "初音ミク"]
 
+# The README's example of an answer: category and probability of each tag. whiskey passes no threshold.
+EXAMPLE = {
+    "general": (9, 0.95),
+    "sensitive": (9, 0.04),
+    "questionable": (9, 0.007),
+    "explicit": (9, 0.003),
+    "whiskey": (0, 0.12),
+    "1girl": (0, 0.92),
+    "m16a1_(girls'_frontline)": (4, 0.88),
+    "artist_name_1": (1, 0.85),
+}
+EXAMPLE_TEXT = """\
+Caption: 1girl, m16a1_(girls'_frontline), artist_name_1
+Tags: 1girl, m16a1_(girls'_frontline)
+Ratings:
+  general: 0.950
+Character tags (threshold=0.80):
+  m16a1_(girls'_frontline): 0.880
+General tags (threshold=0.40):
+  1girl: 0.920
+Artist tags (threshold=0.70):
+  artist_name_1: 0.850
+"""
+
 
 def run_script(name: str, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts in a process of its own, as a user would; `environment` is added to this one's."""

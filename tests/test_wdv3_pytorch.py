@@ -30,8 +30,7 @@ from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference.predictor import predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
-from tests.helpers import ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
-from tests.inference.test_output import EXAMPLE, EXAMPLE_TEXT
+from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 
 DEFAULTS = {
     "general_threshold": 0.35,
@@ -40,7 +39,6 @@ DEFAULTS = {
     "caption_threshold": 0.35,
     "tags_threshold": 0.35,
 }
-
 FLAGS = {
     "--gen_threshold": "general_threshold",
     "--char_threshold": "character_threshold",
@@ -50,7 +48,7 @@ FLAGS = {
 }
 
 
-# --- probabilities made by hand ---------------------------------------------------------------------------------------
+# --- probabilities made by hand -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -182,7 +180,7 @@ def test_categories_edited_by_hand_are_honoured(example: Path, capsys: pytest.Ca
     assert list(said["artist"]) == ["1girl", "artist_name_1"] and said["general"] == {}
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["config.json", "selected_tags.csv", "a.png"])
@@ -270,7 +268,7 @@ def test_the_checkpoints_own_vocabulary_with_other_names_is_refused(
     assert "selected_tags.csv: not the tags" in error_line(capsys.readouterr().err)
 
 
-# --- with a model -----------------------------------------------------------------------------------------------------
+# --- with a model ---------------------------------------------------------------------------------------------------
 
 
 def arguments_for(checkpoint: Path, *images: Path, **replaced: Path) -> list[str]:
@@ -392,7 +390,7 @@ def test_in_a_process_of_its_own(checkpoint: Path, dataset: Path, tmp_path: Path
     assert first.startswith("Caption: ") and second.startswith("Tags: ") and third == "Ratings:"
 
 
-# --- the threshold loop -----------------------------------------------------------------------------------------------
+# --- the threshold loop ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -435,7 +433,7 @@ def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Pat
     assert not cache_folder.exists()
 
 
-# --- folders, formats, captions ---------------------------------------------------------------------------------------
+# --- folders, formats, captions -------------------------------------------------------------------------------------
 
 
 JSON = ["--output_format", "jsonl"]
@@ -498,9 +496,8 @@ def test_captions_for_training(checkpoint: Path, pictures: Path, capsys: pytest.
     assert tag_with(checkpoint, *flags, "--write_captions", "--existing", "append", "--exclude_tags", "solo") == 0
     assert (pictures / "2.txt").read_text(encoding="utf-8").startswith("mine, ")
     assert (pictures / "1.txt").read_text(encoding="utf-8") == caption
-    assert (
-        tag_with(checkpoint, *flags, "--write_captions", "--existing", "overwrite", "--exclude_tags", "1girl,solo") == 0
-    )
+    overwrite = [*flags, "--write_captions", "--existing", "overwrite", "--exclude_tags", "1girl,solo"]
+    assert tag_with(checkpoint, *overwrite) == 0
     assert not {"solo", "1girl"} & set(read_tags(pictures / "2.txt"))
 
 
@@ -546,7 +543,7 @@ def test_flags_without_effect_are_warned_of(
     assert len(lines) == 1 and "no_such_tag is no tag of" in lines[0]
 
 
-# --- artists ----------------------------------------------------------------------------------------------------------
+# --- artists --------------------------------------------------------------------------------------------------------
 
 
 def test_pooling_is_the_mean_of_the_logits(
@@ -575,7 +572,7 @@ def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["artist_string"] == ""
 
 
-# --- models of others -------------------------------------------------------------------------------------------------
+# --- models of others -----------------------------------------------------------------------------------------------
 
 
 def test_every_architecture_of_wd_v3(

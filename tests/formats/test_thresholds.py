@@ -74,7 +74,7 @@ def test_what_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
         thresholds_from(tmp_path, text)
 
 
-# --- tag_metrics.csv --------------------------------------------------------------------------------------------------
+# --- tag_metrics.csv ------------------------------------------------------------------------------------------------
 
 
 def test_each_tag_has_its_threshold(tmp_path: Path) -> None:

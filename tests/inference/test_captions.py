@@ -69,7 +69,7 @@ def test_what_is_written_reads_as_the_same_tags(names: list[str], spaces: bool, 
     assert read == list(dict.fromkeys(plain(spell(name, spaces=spaces)) for name in names))
 
 
-# --- the txt beside the image -----------------------------------------------------------------------------------------
+# --- the txt beside the image ---------------------------------------------------------------------------------------
 
 
 def test_appending_keeps_what_stands_there() -> None:

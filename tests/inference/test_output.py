@@ -15,33 +15,7 @@ from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
 from tagger.inference.output import CSV_COLUMNS, FORMATS, Answer, make_answer
 from tagger.inference.selection import SelectionRule, select
-from tests.helpers import ROOT
-
-# The README's example. whiskey passes no threshold.
-EXAMPLE = {
-    "general": (9, 0.95),
-    "sensitive": (9, 0.04),
-    "questionable": (9, 0.007),
-    "explicit": (9, 0.003),
-    "whiskey": (0, 0.12),
-    "1girl": (0, 0.92),
-    "m16a1_(girls'_frontline)": (4, 0.88),
-    "artist_name_1": (1, 0.85),
-}
-
-
-EXAMPLE_TEXT = """\
-Caption: 1girl, m16a1_(girls'_frontline), artist_name_1
-Tags: 1girl, m16a1_(girls'_frontline)
-Ratings:
-  general: 0.950
-Character tags (threshold=0.80):
-  m16a1_(girls'_frontline): 0.880
-General tags (threshold=0.40):
-  1girl: 0.920
-Artist tags (threshold=0.70):
-  artist_name_1: 0.850
-"""
+from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT
 
 
 def answer_of(
@@ -80,10 +54,9 @@ def test_an_artist_string_is_a_line() -> None:
 def test_json_of_any_number_of_answers() -> None:
     answer = answer_of(EXAMPLE)
     for count in range(3):
-        assert json.loads(written("json", *[answer] * count)) == [answer.record()] * count
-        assert [json.loads(line) for line in written("jsonl", *[answer] * count).splitlines()] == [
-            answer.record()
-        ] * count
+        answers, records = [answer] * count, [answer.record()] * count
+        assert json.loads(written("json", *answers)) == records
+        assert list(map(json.loads, written("jsonl", *answers).splitlines())) == records
 
 
 def test_only_the_likeliest_rating_is_printed_however_unlikely() -> None:
@@ -113,9 +86,8 @@ def test_json_has_every_rating_and_unrounded_probabilities() -> None:
 
 def test_csv_survives_odd_names() -> None:
     said = {'don\'t_say_"lazy"': (0, 0.9), "<o>_<o>": (0, 0.8), "a:b": (0, 0.7), "初音ミク": (4, 0.95)}
-    answer = dataclasses.replace(
-        answer_of(said), tagging=dataclasses.replace(answer_of(said).tagging, image="dir, a/a.png")
-    )
+    answer = answer_of(said)
+    answer = dataclasses.replace(answer, tagging=dataclasses.replace(answer.tagging, image="dir, a/a.png"))
     (row,) = csv.DictReader(io.StringIO(written("csv", answer), newline=""))
     assert tuple(row) == CSV_COLUMNS
     assert row["image"] == "dir, a/a.png"

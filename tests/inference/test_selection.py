@@ -16,7 +16,6 @@ from tagger.formats.vocabulary import Vocabulary
 from tagger.inference.selection import SelectionRule, Tagging, mcut, select, sigmoid
 
 VOCABULARY = Vocabulary(("general", "1girl", "solo", "hat", "miku", "wlop"), (9, 0, 0, 0, 4, 1))
-
 PROBABILITY = st.floats(0, 1)
 
 
@@ -63,7 +62,7 @@ def test_the_definitions(said: list[tuple[int, float]], levels: tuple[float, ...
     assert list(tagging.ratings) == passing(9, -1)
 
 
-# --- thresholds of other kinds ----------------------------------------------------------------------------------------
+# --- thresholds of other kinds --------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
@@ -76,9 +75,8 @@ def test_mcut_is_the_middle_of_the_largest_gap(values: list[float]) -> None:
 
 
 def test_mcut_finds_each_groups_threshold_and_characters_have_a_floor() -> None:
-    tagging = select(
-        "a", [0.9, 0.5, 0.45, 0.1, 0.04, 0.9], VOCABULARY, SelectionRule(default_thresholds(), by_mcut=True)
-    )
+    rule = SelectionRule(default_thresholds(), by_mcut=True)
+    tagging = select("a", [0.9, 0.5, 0.45, 0.1, 0.04, 0.9], VOCABULARY, rule)
     assert tagging.thresholds == {"general": pytest.approx(0.275), "character": 0.15, "artist": 0.15}
     assert tagging.tags == ["1girl", "solo"] and tagging.caption == ["1girl", "solo", "wlop"]
 
