@@ -23,10 +23,10 @@ from tagger.files import UserError
 from tagger.formats.checkpoint import HUB_FILES, read_config
 from tagger.formats.vocabulary import GENERAL, Vocabulary, read_vocabulary, write_vocabulary
 from tagger.formats.weights import load_weights
-from tagger.inference.predictor import Predictor, predictions
+from tagger.inference.predictor import predictions
 from tagger.inference.selection import sigmoid
 from tagger.training import cost, export, pretrained
-from tests.helpers import error_line, run_script, write_csv, write_pair
+from tests.helpers import error_line, make_predictor, run_script, write_csv, write_pair
 
 SIZE = 28
 OLD = 40  # tags of the public model
@@ -97,9 +97,8 @@ def convert(source: Path, records: Path, folder: Path, *more: object) -> int:
 
 def probabilities(folder: Path, weights: str, image: Path) -> dict[str, float]:
     """What wdv3_pytorch.py computes for one image, by tag."""
-    config = read_config(folder / "config.json")
     names = read_vocabulary(folder / "selected_tags.csv").names
-    ((_, logits),) = predictions([image], Predictor(folder / weights, config, "cpu", "float32"), None, b"", 1)
+    ((_, logits),) = predictions([image], make_predictor(folder / weights), None, b"")
     assert not isinstance(logits, UserError)
     return dict(zip(names, sigmoid(logits), strict=True))
 
