@@ -10,10 +10,11 @@ it was; the output depends on the input and the flags alone, and not on the mach
 """
 
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,9 +28,6 @@ from tagger.formats.pairs import IMAGE_SUFFIXES
 from tagger.formats.records import About
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
-    GENERAL,
-    RATING,
-    RATINGS,
     VOCABULARY_FILE,
     Vocabulary,
     append_to_vocabulary,
@@ -37,21 +35,71 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
-from tagger.tfrecord import catalog, pairs, workers, writer
-from tagger.tfrecord.catalog import Plan
-from tagger.tfrecord.shards import Shard, clear, compare, lay_out, read_all
-from tagger.tfrecord.workers import DaskWorkers, Workers
-from tagger.tfrecord.writer import Settings
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput
+from tagger.tfrecord.labels import UNKNOWN_TAGS_FILE, Labels, assign_labels, write_unknown_tags
+from tagger.tfrecord.pairs import Scanned, scan_pairs
+from tagger.tfrecord.shards import Shard, compare, lay_out, make_room, read_all_stats
+from tagger.tfrecord.workers import DaskWorkers, Workers, available_cores
+from tagger.tfrecord.writer import (
+    RESIZE_MODES,
+    PictureSettings,
+    Prepared,
+    prepare_records,
+    write_shard,
+    write_shard_in_one_process,
+)
 
-SKIPPED = "skipped.csv"
-UNKNOWN = "unknown_tags.csv"
-PLAN = ".plan.sqlite"
+SKIPPED_FILE = "skipped.csv"
 CRASHED = "the decoder crashed; replace or remove it"
-SHOWN = 20  # lines about what was left out; all are in skipped.csv
+SHOWN = 20  # lines about what was left out; all are in SKIPPED_FILE
 NAMED = 10  # unknown tags
 
 
-def parse_arguments(argv: Sequence[str] | None) -> Any:
+@dataclass(frozen=True)
+class Settings:
+    """What to make of which dataset, and where.
+
+    Attributes:
+        folder: of the pairs.
+        output: of the records.
+        overwrite: replace shards that were made of something else.
+        strict: count what is left out as an error.
+        tags_csv: the vocabulary that grows.
+        min_count: uses that a new tag needs to get a row there; None: no tag gets one.
+        split_ratio: the share of the pairs that goes to train, 0..1.
+        seed: of the division and the order.
+        num_shards: files of the train split.
+        pictures: how they are stored.
+        workers: processes on this machine.
+        dask: the address of a Dask scheduler whose workers write the shards.
+    """
+
+    folder: Path
+    output: Path
+    overwrite: bool
+    strict: bool
+    tags_csv: Path
+    min_count: int | None
+    split_ratio: float
+    seed: int
+    num_shards: int
+    pictures: PictureSettings
+    workers: int
+    dask: str | None
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What the shards' bytes depend on besides the dataset, by flag.
+
+        It is kept with each shard and compared by the next run: what it is called must stay, or every folder of records
+        would seem to be out of date.
+        """
+        values = {"split_ratio": self.split_ratio, "seed": self.seed, "num_shards": self.num_shards}
+        values |= asdict(self.pictures)
+        return {"--" + name.replace("_", "-"): value for name, value in values.items()}
+
+
+def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
     data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
@@ -88,7 +136,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     pictures.add_argument("--img-size", type=cli.positive_int, default=224, help="side of the stored images in pixels")
     pictures.add_argument(
         "--resize-mode",
-        choices=("pad", "stretch"),
+        choices=RESIZE_MODES,
         default="pad",
         help="pad to a white square as inference does, or stretch to it",
     )
@@ -120,76 +168,191 @@ def quality(text: str) -> int:
     return value
 
 
-# --- tags -----------------------------------------------------------------------------------------------------------
+def make_settings(arguments: Namespace) -> Settings:
+    return Settings(
+        folder=arguments.dataset_folder,
+        output=arguments.output_path,
+        overwrite=arguments.overwrite,
+        strict=arguments.strict,
+        tags_csv=arguments.tags_csv,
+        min_count=None if arguments.no_new_tags else arguments.min_count,
+        split_ratio=arguments.split_ratio,
+        seed=arguments.seed,
+        num_shards=arguments.num_shards,
+        pictures=PictureSettings(arguments.img_size, arguments.resize_mode, arguments.quality, arguments.max_pixels),
+        workers=arguments.workers or available_cores(),
+        dask=arguments.dask,
+    )
 
 
-def new_tags(
-    counts: Counter[str], vocabulary: Vocabulary, known: Mapping[str, int], min_count: int
-) -> list[tuple[str, int]]:
-    """Names and categories of the tags that a vocabulary lacks, by falling frequency, ties by name.
+# --- reading --------------------------------------------------------------------------------------------------------
 
-    Args:
-        counts: uses by tag in the dataset.
-        known: category by tag, from the dataset's tag_categories.csv; other new tags are general (0).
-        min_count: rarer tags are passed over.
+
+def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, int]]:
+    """The vocabulary, and the category by tag that the dataset's tag_categories.csv knows.
+
+    Raises:
+        UserError: the dataset's folder is not there, or one of its files or the CSV has to be corrected.
     """
-    categories = {**known, **dict.fromkeys(RATINGS.values(), RATING)}
-    new = [name for name in counts if name not in vocabulary.index and counts[name] >= min_count]
-    new.sort(key=lambda name: (-counts[name], name))
-    return [(name, categories.get(name, GENERAL)) for name in new]
+    if not settings.folder.is_dir():
+        raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
+    vocabulary = read_vocabulary(
+        settings.tags_csv, "make it with generate_selected_tags.py, or name another --tags-csv"
+    )
+    categories_file = settings.folder / CATEGORIES_FILE
+    return vocabulary, read_categories(categories_file) if categories_file.exists() else {}
 
 
-def extended(vocabulary: Vocabulary, new: Sequence[tuple[str, int]]) -> Vocabulary:
-    names, categories = zip(*new, strict=True) if new else ((), ())
-    return Vocabulary(vocabulary.names + names, vocabulary.categories + categories)
+def read_pairs(folder: Path, catalog: Catalog, workers: Workers) -> None:
+    """Bring the catalog up to date with the folder."""
 
+    def read(batches: Iterator[list[PairNames]]) -> Iterator[tuple[Sequence[PairNames], list[Scanned | str]]]:
+        return workers.map(partial(scan_pairs, folder), batches, CRASHED)
 
-def report_tags(
-    csv_path: Path, new: Sequence[tuple[str, int]], unknown: Sequence[str], uses: int, left_out: int
-) -> None:
-    """Say what became of the tags that the CSV lacked."""
-    if blanks := [name for name, _ in new if " " in name]:
-        cli.warn(
-            f"warning: {len(blanks)} new tags have blanks in them, such as {blanks[0]!r}; "
-            "Danbooru writes them with _, and replace_blanks.py does that"
-        )
-    if new:
-        print(f"{csv_path}: {len(new)} new tags appended", file=sys.stderr)
-    if unknown:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-        named = ", ".join(unknown[:NAMED]) + more
-        cli.warn(f"{len(unknown)} tags are not in {csv_path} ({uses} uses): {named}; see {UNKNOWN}")
-    if left_out:
-        cli.warn(f"warning: {left_out} tags left out that are endless or have control characters in them")
+    catalog.list_folder()
+    unread = catalog.unread()
+    with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
+        for done in catalog.scan(read):
+            bar.update(done)
 
 
 # --- shards ---------------------------------------------------------------------------------------------------------
 
 
-def write_shards(todo: Sequence[Shard], planned: Plan, settings: Settings, arguments: Any, local: Workers) -> None:
-    folder = arguments.dataset_folder
-    with tqdm(total=sum(map(len, todo)), desc="writing", unit="img", dynamic_ncols=True) as bar:
-        if arguments.dask:
-            with DaskWorkers(arguments.dask) as cluster:
-                write = partial(writer.write_alone, folder.resolve(), settings)
-                jobs = (
-                    (replace(shard, path=shard.path.resolve()), list(planned.rows(shard.first, shard.last)))
-                    for shard in todo
-                )
-                for (shard, _), _ in cluster.map(write, jobs):
-                    bar.update(len(shard))
+@dataclass(frozen=True)
+class Layout:
+    """The shards of train and of val; those of both that are still to write; and the files that are out of date."""
+
+    train: Sequence[Shard]
+    val: Sequence[Shard]
+    todo: Sequence[Shard]
+    stale: Sequence[Path]
+
+
+def choose_shards(catalog: Catalog, labels: Labels, settings: Settings) -> Layout:
+    """Divide the pictures among shards, and see what earlier runs wrote of these.
+
+    Raises:
+        UserError: no pair is usable, or what stands there was made of something else and may not be overwritten.
+    """
+    if not catalog.put_in_order(labels.vocabulary.index, settings.seed):
+        without = f"{catalog.images()} images without"
+        raise UserError(
+            f"{settings.folder}: no image with a txt beside it that has a known tag ({without}); fetch some pairs with "
+            "simple_dan_crawl.py or name another folder"
+        )
+    train, val = lay_out(
+        catalog,
+        settings.output,
+        split_ratio=settings.split_ratio,
+        num_shards=settings.num_shards,
+        made_of=settings.made_of,
+    )
+    todo, stale = compare([*train, *val], settings.output)
+    if stale and not settings.overwrite:
+        path, change = next(iter(stale.items()))
+        hint = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
+        raise UserError(f"{path}: {change}; {hint}")
+    return Layout(train, val, todo, list(stale))
+
+
+def write_shards(layout: Layout, catalog: Catalog, settings: Settings, workers: Workers) -> None:
+    """Write what is missing or out of date, with the processes of this machine or on a Dask cluster."""
+    if not layout.todo and not layout.stale:
+        return
+    make_room(settings.output, layout.stale)
+    shards = len(layout.train) + len(layout.val)
+    if len(layout.todo) < shards:
+        finished = shards - len(layout.todo)
+        print(f"{settings.output}: {finished} of {shards} shards are finished", file=sys.stderr)
+    with tqdm(total=sum(map(len, layout.todo)), desc="writing", unit="img", dynamic_ncols=True) as bar:
+        if settings.dask:
+            for shard in written_on_cluster(settings.dask, layout.todo, catalog, settings):
+                bar.update(len(shard))
             return
-        work = partial(writer.prepare_records, folder, settings)
+        work = partial(prepare_records, settings.folder, settings.pictures)
 
-        def prepare(batches: Iterator[list[catalog.Row]]) -> writer.Prepared:
-            return local.map(work, batches, CRASHED)
+        def prepare(batches: Iterator[list[Row]]) -> Prepared:
+            return workers.map(work, batches, CRASHED)
 
-        for shard in todo:
+        for shard in layout.todo:
             bar.set_postfix_str(shard.path.name)
-            writer.write_shard(shard, planned.rows(shard.first, shard.last), prepare, bar.update)
+            write_shard(shard, catalog.rows(shard.first, shard.last), prepare, bar.update)
 
 
-# --- the end --------------------------------------------------------------------------------------------------------
+def written_on_cluster(address: str, todo: Sequence[Shard], catalog: Catalog, settings: Settings) -> Iterator[Shard]:
+    """Let each worker of a Dask cluster write whole shards, which their disks must see under the same paths."""
+    with DaskWorkers(address) as cluster:
+        write = partial(write_shard_in_one_process, settings.folder.resolve(), settings.pictures)
+        jobs = (
+            (replace(shard, path=shard.path.resolve()), list(catalog.rows(shard.first, shard.last))) for shard in todo
+        )
+        for (shard, _), _ in cluster.map(write, jobs):
+            yield shard
+
+
+# --- tags -----------------------------------------------------------------------------------------------------------
+
+
+def extend_csv(labels: Labels, left_out: int, csv_path: Path) -> None:
+    """Append the new tags to the vocabulary, and say what became of the tags that it lacked.
+
+    Args:
+        left_out: uses of what is no tag, in all pairs.
+    """
+    if labels.new:
+        append_to_vocabulary(csv_path, labels.new)
+    if blanks := [name for name, _ in labels.new if " " in name]:
+        cli.warn(
+            f"warning: {len(blanks)} new tags have blanks in them, such as {blanks[0]!r}; "
+            "Danbooru writes them with _, and replace_blanks.py does that"
+        )
+    if labels.new:
+        print(f"{csv_path}: {len(labels.new)} new tags appended", file=sys.stderr)
+    if unknown := labels.unknown:
+        uses = sum(labels.counts[name] for name in unknown)
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        named = ", ".join(unknown[:NAMED]) + more
+        cli.warn(f"{len(unknown)} tags are not in {csv_path} ({uses} uses): {named}; see {UNKNOWN_TAGS_FILE}")
+    if left_out:
+        cli.warn(f"warning: {left_out} tags left out that are endless or have control characters in them")
+
+
+# --- what is written last -------------------------------------------------------------------------------------------
+
+
+def finish(layout: Layout, labels: Labels, catalog: Catalog, settings: Settings) -> tuple[About, int]:
+    """Account for every image and write what surrounds the shards; the number of images that were left out.
+
+    aibooru.json comes last: with it the folder is finished.
+
+    Raises:
+        UserError: the numbers do not add up.
+    """
+    output = settings.output
+    train, val = read_all_stats(layout.train), read_all_stats(layout.val)
+    undecodable = chain.from_iterable(stats.skipped for stats in (*train, *val))
+    skipped = write_skipped(output / SKIPPED_FILE, chain(catalog.problems(), undecodable))
+    written = [sum(stats.records for stats in split) for split in (train, val)]
+    if (found := catalog.images()) != sum(written) + skipped:
+        raise UserError(f"{output}: {found} images, but {written} written and {skipped} left out; report this, please")
+    uses: Counter[int] = Counter()
+    for stats in train:
+        uses.update(stats.label_counts)
+    frozen = replace(labels.vocabulary, counts=tuple(uses[label] for label in range(len(labels.vocabulary))))
+    write_vocabulary(output / VOCABULARY_FILE, frozen)
+    write_unknown_tags(output / UNKNOWN_TAGS_FILE, labels)
+    about = About(
+        num_classes=len(frozen),
+        train_samples=written[0],
+        val_samples=written[1],
+        train_shards=len(train),
+        val_shards=len(val),
+        image_size=settings.pictures.img_size,
+        tags_sha256=frozen.sha256,
+    )
+    about.write(output)
+    return about, skipped
 
 
 def write_skipped(path: Path, skipped: Iterable[tuple[str, str]]) -> int:
@@ -209,98 +372,42 @@ def write_skipped(path: Path, skipped: Iterable[tuple[str, str]]) -> int:
     return count
 
 
-def write_unknown(path: Path, unknown: Sequence[str], counts: Counter[str]) -> None:
-    """Write the CSV of tags that have no label, or remove an earlier run's."""
-    if not unknown:
-        path.unlink(missing_ok=True)
-        return
-    general = (GENERAL,) * len(unknown)
-    write_vocabulary(path, Vocabulary(tuple(unknown), general, tuple(counts[name] for name in unknown)))
+def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> None:
+    """Say what is odd about the dataset without being wrong, and what was made of it."""
+    alone, first = catalog.txt_without_image()
+    if alone:
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
+    if equal := catalog.equal_pictures():
+        equal_ones = f"{equal} images equal another one; equal ones are all in train or all in val"
+        print(f"{settings.folder}: {equal_ones}", file=sys.stderr)
+    written = f"{about.train_samples} train + {about.val_samples} val images"
+    print(f"{settings.output}: {written}, {about.num_classes} tags, {skipped} left out")
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    folder, output = arguments.dataset_folder, arguments.output_path
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the dataset with --dataset-folder")
-    # Before the long work: what a person has to correct.
-    vocabulary = read_vocabulary(arguments.tags_csv)
-    categories_file = folder / CATEGORIES_FILE
-    known = read_categories(categories_file) if categories_file.exists() else {}
-    count = arguments.workers or workers.available_cores()
-    with closing(Plan(output / PLAN, folder)) as planned, Workers(count) as local:
-        return run(arguments, planned, local, vocabulary, known)
-
-
-def run(arguments: Any, planned: Plan, local: Workers, vocabulary: Vocabulary, known: Mapping[str, int]) -> int:
-    folder, output, csv_path = arguments.dataset_folder, arguments.output_path, arguments.tags_csv
-    found = planned.list_folder()
-    unread = planned.unread()
-    with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
-        for done in planned.scan(lambda given: local.map(partial(pairs.scan_pairs, folder), given, CRASHED)):
-            bar.update(done)
-
-    counts = planned.tag_counts()
-    new = [] if arguments.no_new_tags else new_tags(counts, vocabulary, known, arguments.min_count)
-    vocabulary = extended(vocabulary, new)
-    unknown = [name for name, _ in new_tags(counts, vocabulary, {}, min_count=1)]
-    usable = planned.arrange(vocabulary.index, arguments.seed)
-    if not usable:
-        raise UserError(
-            f"{folder}: no image with a txt beside it that has a known tag ({found} images without); fetch some pairs "
-            "with simple_dan_crawl.py or name another folder"
-        )
-    train, val = lay_out(planned, output, usable, arguments)
-    todo, stale = compare([*train, *val], output)
-    if stale and not arguments.overwrite:
-        path, change = next(iter(stale.items()))
-        hint = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
-        raise UserError(f"{path}: {change}; {hint}")
-    if new:
-        append_to_vocabulary(csv_path, new)
-    report_tags(csv_path, new, unknown, sum(counts[name] for name in unknown), planned.tags_left_out())
-    if todo or stale:
-        clear(output, stale)
-        kept = len(train) + len(val) - len(todo)
-        if kept:
-            print(f"{output}: {kept} of {kept + len(todo)} shards are finished", file=sys.stderr)
-        settings = Settings(arguments.img_size, arguments.resize_mode, arguments.quality, arguments.max_pixels)
-        write_shards(todo, planned, settings, arguments, local)
-
-    trained, validated = read_all(train), read_all(val)
-    skipped = write_skipped(
-        output / SKIPPED,
-        chain(planned.problems(), chain.from_iterable(stats.skipped for stats in (*trained, *validated))),
-    )
-    written = [sum(stats.records for stats in split) for split in (trained, validated)]
-    if found != sum(written) + skipped:
-        raise UserError(f"{output}: {found} images, but {written} written and {skipped} left out; report this, please")
-    uses: Counter[int] = Counter()
-    for stats in trained:
-        uses.update(stats.label_counts)
-    frozen = Vocabulary(vocabulary.names, vocabulary.categories, tuple(uses[label] for label in range(len(vocabulary))))
-    write_vocabulary(output / VOCABULARY_FILE, frozen)
-    write_unknown(output / UNKNOWN, unknown, counts)
-    About(
-        num_classes=len(frozen),
-        train_samples=written[0],
-        val_samples=written[1],
-        train_shards=len(train),
-        val_shards=len(val),
-        image_size=arguments.img_size,
-        tags_sha256=frozen.sha256,
-    ).write(output)
-    alone, first = planned.txt_without_image()
-    if alone:
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
-    if equal := planned.equal_pictures():
-        print(f"{folder}: {equal} images equal another one; equal ones are all in train or all in val", file=sys.stderr)
-    print(f"{output}: {written[0]} train + {written[1]} val images, {len(frozen)} tags, {skipped} left out")
-    if skipped or planned.tags_left_out():
-        return cli.UNUSABLE if arguments.strict else cli.INCOMPLETE
-    return cli.DONE
+    settings = make_settings(parse_arguments(argv))
+    vocabulary, known = read_csv_files(settings)  # before the long work: what a person has to correct
+    try:
+        with (
+            closing(Catalog(settings.output / CATALOG_FILE, settings.folder)) as catalog,
+            Workers(settings.workers) as workers,
+        ):
+            read_pairs(settings.folder, catalog, workers)
+            labels = assign_labels(catalog.tag_counts(), vocabulary, known, settings.min_count)
+            layout = choose_shards(catalog, labels, settings)
+            # Nothing of the user's was changed so far. From here on a run that is stopped goes on when it is repeated.
+            extend_csv(labels, catalog.tags_left_out(), settings.tags_csv)
+            write_shards(layout, catalog, settings, workers)
+            about, skipped = finish(layout, labels, catalog, settings)
+            report(about, skipped, catalog, settings)
+            complete = not skipped and not catalog.tags_left_out()
+    except UnusableOutput as error:
+        raise UserError(f"{error}, or name another --output-path") from None
+    if complete:
+        return cli.DONE
+    return cli.UNUSABLE if settings.strict else cli.INCOMPLETE
 
 
 if __name__ == "__main__":

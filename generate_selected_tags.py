@@ -9,8 +9,10 @@ simple_dan_crawl.py --categories …) or --categories-from does not know is gene
 """
 
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from tagger import cli
-from tagger.crawl import danbooru
+from tagger.crawl.client import BURST, Connection, SettingNames, site_address
+from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
 from tagger.formats.tag_lists import parse_tags, read_tags, tag_files
 from tagger.formats.vocabulary import (
@@ -36,13 +39,63 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
 )
 
-PAGE = 1000  # tags; the most that Danbooru lists at once
-FIELDS = "id,name,category,post_count,is_deprecated"
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
+NO_PAIRS = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
+FLAGS = SettingNames(
+    base_url="--base-url", rate="--rate", login="--login", api_key="--api-key", query="--tag-categories"
+)
 
 
-def parse_arguments(argv: Sequence[str] | None) -> Any:
+@dataclass(frozen=True)
+class DatasetSource:
+    """The tags of a dataset's txt files.
+
+    Attributes:
+        folder: of the pairs.
+        min_count: tags with fewer uses are left out.
+        categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
+    """
+
+    folder: Path
+    min_count: int
+    categories_from: Path | None
+
+
+@dataclass(frozen=True)
+class DanbooruSource:
+    """The tags of Danbooru's list: those of some categories that at least `min_posts` posts have."""
+
+    connection: Connection
+    categories: tuple[int, ...]
+    min_posts: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What to write.
+
+    Attributes:
+        path: of the CSV.
+        append: add to the end of a CSV that stands; its columns stay as they are.
+        overwrite: replace a CSV that stands.
+        columns: those of a new CSV, of WD_COLUMNS.
+        wd_order: WD v3's order, without artists.
+    """
+
+    path: Path
+    append: bool
+    overwrite: bool
+    columns: tuple[str, ...]
+    wd_order: bool
+
+    @property
+    def progress(self) -> Path:
+        """What an interrupted listing of Danbooru's tags keeps."""
+        return self.path.with_name(f".{self.path.name}.danbooru.json")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
     dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
@@ -53,20 +106,32 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         metavar="CSV",
         help="take categories from this vocabulary, before those of tag_categories.csv",
     )
-    site = parser.add_argument_group("from Danbooru")
-    site.add_argument(
+    danbooru = parser.add_argument_group("from Danbooru")
+    danbooru.add_argument(
         "--from-danbooru",
         action="store_true",
         help="list the site's tags instead of a dataset's; run it again to go on after an interruption",
     )
-    site.add_argument(
+    danbooru.add_argument(
         "--tag-categories",
         type=tag_categories,
         default="general,character,artist",
         metavar="NAMES",
         help="which tags to list",
     )
-    site.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
+    danbooru.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
+    danbooru.add_argument("--base-url", type=site_address, default=HOME, help="the site")
+    danbooru.add_argument(
+        "--rate",
+        type=cli.positive_float,
+        default=1.0,
+        help=f"requests a second after a burst of {BURST}; at most {MAX_RATE:.0f} for Danbooru itself",
+    )
+    danbooru.add_argument("--login", help=f"Danbooru user name (default: the variable {LOGIN_VARIABLE})")
+    danbooru.add_argument(
+        "--api-key",
+        help=f"of your Danbooru profile; better set the variable {API_KEY_VARIABLE}, which no process list shows",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="the CSV to write")
     output.add_argument("--overwrite", action="store_true", help="replace an existing CSV")
@@ -83,7 +148,6 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         default="ours",
         help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read by position",
     )
-    danbooru.add_arguments(parser)
     arguments = parser.parse_args(argv)
     if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
         parser.error(
@@ -92,39 +156,65 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     return arguments
 
 
-def tag_categories(text: str) -> list[int]:
+def tag_categories(text: str) -> tuple[int, ...]:
     """An argparse type: the numbers of categories whose names are separated by commas."""
     known = {name: number for name, number in CATEGORY_NUMBERS.items() if number != RATING}
     if not (chosen := parse_tags(text)) or set(chosen) - known.keys():
         raise cli.ArgumentTypeError(f"{text!r}: choose from {', '.join(known)}")
-    return [known[name] for name in chosen]
+    return tuple(known[name] for name in chosen)
+
+
+def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource, Output]:
+    source: DatasetSource | DanbooruSource
+    if arguments.from_danbooru:
+        connection = Connection(
+            arguments.base_url, arguments.rate, login=arguments.login, api_key=arguments.api_key, names=FLAGS
+        )
+        source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts)
+    else:
+        source = DatasetSource(arguments.dataset_folder, arguments.min_count, arguments.categories_from)
+    columns = WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
+    output = Output(
+        path=arguments.append_to or arguments.output_csv,
+        append=arguments.append_to is not None,
+        overwrite=arguments.overwrite,
+        columns=columns,
+        wd_order=arguments.format == "wd",
+    )
+    return source, output
 
 
 # --- sources of tags: tables with the columns of WD_COLUMNS ---------------------------------------------------------
 
 
-def read_dataset(paths: Iterable[Path], known: Mapping[str, int], min_count: int) -> tuple[pd.DataFrame, list[str]]:
-    """Tags of txt files with their uses, and a line for each file that could not be read.
-
-    Args:
-        known: category by tag; a tag that is not in it is general.
-        min_count: tags with fewer uses are left out; ratings never are.
-    """
+def read_dataset(source: DatasetSource) -> tuple[pd.DataFrame, list[str]]:
+    """The tags of a dataset and the ratings, with their uses; and a line for each txt that could not be read."""
+    paths = tag_files(source.folder, NO_PAIRS)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
+    known = known_categories(source)
     problems = []
-    for path in paths:
+    for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
         try:
             counts.update(read_tags(path))
         except UserError as error:
             problems.append(str(error))
-    known = {**known, **dict.fromkeys(RATING_NAMES, RATING)}
-    rows = [(_rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
+    rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
-    return table[(table["count"] >= min_count) | (table["category"] == RATING)], problems
+    # A model needs all four ratings, also where a dataset lacks one.
+    return table[(table["count"] >= source.min_count) | (table["category"] == RATING)], problems
 
 
-def read_danbooru(client: danbooru.Client, categories: Sequence[int], min_posts: int, progress: Path) -> pd.DataFrame:
-    """Danbooru's tags of these categories with at least so many posts, and the ratings.
+def known_categories(source: DatasetSource) -> dict[str, int]:
+    """Category by tag; a tag that is not in it is general."""
+    in_folder = source.folder / CATEGORIES_FILE
+    known = read_categories(in_folder) if in_folder.exists() else {}
+    if source.categories_from:
+        known |= read_categories(source.categories_from)
+    return known | dict.fromkeys(RATING_NAMES, RATING)
+
+
+def read_danbooru(source: DanbooruSource, progress: Path) -> pd.DataFrame:
+    """Tags of Danbooru's list, and the ratings.
 
     Args:
         progress: a file that keeps what was listed so far, so that a run that was killed can go on.
@@ -132,53 +222,47 @@ def read_danbooru(client: danbooru.Client, categories: Sequence[int], min_posts:
     Raises:
         UserError: the server refuses or does not recover.
     """
-    query = {
-        "search[category]": ",".join(map(str, sorted(categories))),
-        "search[post_count]": f">={min_posts}",
-        "search[hide_empty]": "yes",
-    }
-    identity = {"base_url": client.base_url, "query": query}
-    rows: list[list[Any]] = []
-    position = ""
-    if progress.exists():
-        kept = read_json(progress, "remove it to begin the list anew")
-        if {key: kept.get(key) for key in identity} == identity:
-            rows, position = kept["rows"], kept["position"]
+    site = Danbooru(source.connection)
+    query = site.tag_query(source.categories, source.min_posts)
+    identity = {"base_url": site.client.base_url, "query": query}
+    rows, start = read_progress(progress, identity)
     with tqdm(desc="listing", initial=len(rows), unit="tag", dynamic_ncols=True) as bar:
-        for page in client.pages("/tags.json", position, limit=PAGE, only=FIELDS, **query):
-            found = [row for row in (_tag(row, categories, min_posts) for row in page) if row]
-            rows += found
+        for found, position in site.tags(source.categories, source.min_posts, start):
+            rows += map(list, found)
             bar.update(len(found))
-            position = f"b{min(row['id'] for row in page)}"
             write_json(progress, {**identity, "position": position, "rows": rows})
-    ratings = [[_rating_id(name), name, RATING, 0] for name in RATING_NAMES]
+    ratings = [[rating_id(name), name, RATING, 0] for name in RATING_NAMES]
     return pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
 
 
-def _tag(row: Mapping[str, Any], categories: Sequence[int], min_posts: int) -> list[Any] | None:
-    """The cells of one row of /tags.json, or None where it is no tag that was asked for."""
-    name, category, count = row.get("name"), row.get("category"), row.get("post_count")
-    if not isinstance(name, str) or not isinstance(count, int) or not name.isprintable() or not name:
-        return None
-    if set(name) & set(", ") or category not in categories or count < min_posts or row.get("is_deprecated"):
-        return None
-    return [row["id"], name, category, count]
+def read_progress(path: Path, identity: Mapping[str, Any]) -> tuple[list[list[Any]], str]:
+    """The rows that an interrupted listing has, and where it goes on; nothing where it asked for something else."""
+    hint = "remove it to begin the list anew"
+    kept = read_json(path, hint) if path.exists() else {}
+    if {key: kept.get(key) for key in identity} != identity:
+        return [], ""
+    rows, position = kept.get("rows"), kept.get("position")
+    if not isinstance(rows, list) or not isinstance(position, str):
+        raise UserError(f"{path}: no rows or no position in it; {hint}")
+    return rows, position
 
 
-def _rating_id(name: str) -> int:
+def rating_id(name: str) -> int:
+    """WD v3's tag_id of a rating; 0 for a tag whose id on Danbooru is not known."""
     return FIRST_RATING_ID - RATING_NAMES.index(name) if name in RATING_NAMES else 0
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def arrange(table: pd.DataFrame, layout: str) -> pd.DataFrame:
+def in_label_order(table: pd.DataFrame, wd_order: bool) -> pd.DataFrame:
     """Rows in the order of label indices: the four ratings, then by falling count, ties by name.
 
-    layout "wd": general tags come before characters, and artists are left out.
+    Args:
+        wd_order: general tags come before characters, and artists are left out.
     """
     order = {RATING: 0, GENERAL: 1, CHARACTER: 1, ARTIST: 1}
-    if layout == "wd":
+    if wd_order:
         table = table[table["category"] != ARTIST]
         order[CHARACTER] = 2
     keys = table.assign(group=table["category"].map(order))
@@ -187,59 +271,52 @@ def arrange(table: pd.DataFrame, layout: str) -> pd.DataFrame:
     return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
 
 
-def write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    write_csv(path, columns, table[list(columns)].itertuples(index=False))
+def check_output(output: Output) -> None:
+    """Refuse a CSV that cannot be extended or must not be replaced, before the long work.
+
+    Raises:
+        UserError: the message says why.
+    """
+    if output.append:
+        read_vocabulary(output.path, "name another CSV with --append-to")
+    elif output.path.exists() and not output.overwrite:
+        raise UserError(
+            f"{output.path}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "
+            "--append-to to extend it, or another --output-csv"
+        )
 
 
-def append(path: Path, table: pd.DataFrame) -> int:
-    """Add the tags that the CSV lacks to its end; how many there were."""
-    have = read_vocabulary(path).index
-    new = [
-        (name, category) for name, category in zip(table["name"], table["category"], strict=True) if name not in have
-    ]
+def write_new(output: Output, table: pd.DataFrame) -> str:
+    """Write a new CSV; what is in it, in one line."""
+    write_csv(output.path, output.columns, table[list(output.columns)].itertuples(index=False))
+    numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
+    return f"{output.path}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items())
+
+
+def append_missing(path: Path, table: pd.DataFrame) -> str:
+    """Add the tags that a CSV lacks to its end; what was done, in one line."""
+    index = read_vocabulary(path).index
+    tags: Iterable[tuple[str, int]] = zip(table["name"], table["category"], strict=True)
+    new = [(name, category) for name, category in tags if name not in index]
     if new:
         append_to_vocabulary(path, new)
-    return len(new)
+    return f"{path}: {len(new)} tags added, {len(index) + len(new)} in all"
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    output: Path = arguments.append_to or arguments.output_csv
-    if arguments.append_to:
-        read_vocabulary(output)  # an unusable CSV is told before the long work
-    elif output.exists() and not arguments.overwrite:
-        raise UserError(
-            f"{output}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "
-            "--append-to to extend it, or another --output-csv"
-        )
+    source, output = make_settings(parse_arguments(argv))
+    check_output(output)
     problems: list[str] = []
-    progress = output.with_name(f".{output.name}.danbooru.json")
-    if arguments.from_danbooru:
-        table = read_danbooru(danbooru.connect(arguments), arguments.tag_categories, arguments.min_posts, progress)
+    if isinstance(source, DanbooruSource):
+        table = read_danbooru(source, output.progress)
     else:
-        folder: Path = arguments.dataset_folder
-        paths = tag_files(folder)
-        sources = [folder / CATEGORIES_FILE] if (folder / CATEGORIES_FILE).exists() else []
-        sources += [arguments.categories_from] if arguments.categories_from else []
-        known = {name: category for source in sources for name, category in read_categories(source).items()}
-        bar = tqdm(paths, desc="reading", unit="file", dynamic_ncols=True)
-        table, problems = read_dataset(bar, known, arguments.min_count)
-    table = arrange(table, arguments.format)
-
+        table, problems = read_dataset(source)
+    table = in_label_order(table, output.wd_order)
     for problem in problems:
         cli.warn(f"left out: {problem}")
-    if arguments.append_to:
-        added = append(output, table)
-        print(f"{output}: {added} tags added, {len(read_vocabulary(output))} in all")
-    else:
-        columns = (
-            WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
-        )
-        write_table(output, table, columns)
-        numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
-        print(f"{output}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items()))
-    progress.unlink(missing_ok=True)
+    print(append_missing(output.path, table) if output.append else write_new(output, table))
+    output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return cli.INCOMPLETE if problems else cli.DONE
 
 

@@ -69,7 +69,7 @@ print(len(paths) / (time.perf_counter() - started), (time.process_time() - cpu) 
 LIMIT = """
 import sys, time
 from pathlib import Path
-import images
+from tagger import images
 
 pictures = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.jpg"))]
 started, cpu = time.perf_counter(), time.process_time()

@@ -28,7 +28,7 @@ from tagger.formats.records import RecordFile, RecordFiles, shard_paths
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
 from tagger.tfrecord import writer
-from tagger.tfrecord.catalog import Plan
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog
 from tests.conftest import POSTS, STORED_SIZE
 from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
 
@@ -43,8 +43,8 @@ def names_in(path: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but the plan, which knows paths and times."""
-    return {name: (folder / name).read_bytes() for name in tree(folder) if name != ".plan.sqlite"}
+    """Every file below a folder but the catalog, which knows paths and times."""
+    return {name: (folder / name).read_bytes() for name in tree(folder) if name != CATALOG_FILE}
 
 
 def reasons(folder: Path) -> dict[str, str]:
@@ -351,7 +351,7 @@ def test_a_killed_run_goes_on_from_the_finished_shards_and_ends_with_the_same_by
         # stderr to a file: a pipe that nobody reads would stop the script.
         with open(big / "stderr", "wb") as stderr:
             process = subprocess.Popen(command(big, output), stdout=stderr, stderr=stderr)
-        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.tfrecord.part")):
+        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.part")):
             assert process.poll() is None, (big / "stderr").read_text()
             time.sleep(0.001)
         process.kill()
@@ -429,9 +429,10 @@ def test_overwrite_writes_what_changed_and_keeps_the_rest(big: Path, undisturbed
 
 
 def test_two_runs_in_one_folder_do_not_mix(big: Path, undisturbed: Path) -> None:
-    with closing(Plan(undisturbed / ".plan.sqlite", big / "dataset")):
+    with closing(Catalog(undisturbed / CATALOG_FILE, big / "dataset")):
         done = subprocess.run(command(big, undisturbed), capture_output=True, text=True)
-    assert done.returncode == 2 and "another run is at work here" in error_line(done.stderr)
+    assert done.returncode == 2
+    assert "another run is at work here; wait for it, or name another --output-path" in error_line(done.stderr)
 
 
 def test_processes_end_with_a_script_that_is_killed(big: Path) -> None:
@@ -460,7 +461,8 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes(
     monkeypatch.setattr(writer, "import_tensorflow", lambda: tensorflow)
     output = big / "full"
     assert script.main(command(big, output)[2:]) == 2
-    assert "aibooru_train-00000-of-00006.tfrecord: No space left" in error_line(capsys.readouterr().err)
-    assert [name for name in tree(output) if name != ".plan.sqlite"] == []
+    assert "aibooru_train-00000-of-00006.tfrecord: No space left" in (line := error_line(capsys.readouterr().err))
+    assert "make room there, or name another --output-path" in line
+    assert [name for name in tree(output) if name != CATALOG_FILE] == []
     assert subprocess.run(command(big, output), capture_output=True).returncode == 1
     assert contents(output) == contents(undisturbed)

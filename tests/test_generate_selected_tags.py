@@ -3,6 +3,7 @@
 python -m pytest tests/test_generate_selected_tags.py
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ def test_a_csv_appears_whole_or_not_at_all(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(script.pd.DataFrame, "to_csv", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)  # where a disk that buffered the rows may say that it is full
     assert generate(folder, tmp_path / "tags.csv") == 2
     assert "No space left" in error_line(capsys.readouterr().err)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]

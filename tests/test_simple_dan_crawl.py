@@ -27,7 +27,7 @@ from PIL import Image
 
 import simple_dan_crawl
 from examples.sample_booru.server import SampleBooru, start
-from tagger.crawl import danbooru, dataset_folder
+from tagger.crawl import client, dataset_folder
 
 Intercept = Callable[[Any, str, dict[str, str]], bool]
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def booru(shared_server: tuple[Any, SampleBooru], monkeypatch: pytest.MonkeyPatc
     """The honest server; tests make it misbehave by setting `booru.intercept`."""
     _, booru = shared_server
     booru.log.clear()
-    monkeypatch.setattr(danbooru, "BACKOFF", 0.02)
+    monkeypatch.setattr(client, "BACKOFF", 0.02)
     for name in ("DANBOORU_LOGIN", "DANBOORU_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     listing = list(booru.posts)
@@ -409,7 +409,7 @@ def test_update_wants_a_first_crawl(booru: SampleBooru, tmp_path: Path, capsys: 
 def test_all_workers_wait_when_throttled(
     booru: SampleBooru, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(danbooru, "BACKOFF", 0.7)
+    monkeypatch.setattr(client, "BACKOFF", 0.7)
     told: list[float] = []
 
     def throttle(handler: Any, path: str, params: dict[str, str]) -> bool:
@@ -436,11 +436,11 @@ def test_all_workers_wait_when_throttled(
 def test_throttled_without_end_is_an_error(
     booru: SampleBooru, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(danbooru, "BACKOFF", 0.001)
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
     booru.intercept = times(10**6, lambda h, *_: answer(h, 429), is_listing)  # type: ignore[method-assign]
     assert crawl(booru, tmp_path) == 2
     assert "429" in one_error_line(capsys)
-    assert len(booru.log) == danbooru.THROTTLE_TRIES
+    assert len(booru.log) == client.THROTTLE_TRIES
 
 
 def test_a_very_long_wait_is_told_not_waited_for(
@@ -452,7 +452,7 @@ def test_a_very_long_wait_is_told_not_waited_for(
 
 
 def test_the_rate_is_never_exceeded(booru: SampleBooru, tmp_path: Path) -> None:
-    rate, burst = 25, danbooru.BURST
+    rate, burst = 25, client.BURST
     assert crawl(booru, tmp_path, "--target-count", "30", "--jobs", "8", rate=str(rate)) == 0
     at = [entry[0] for entry in booru.log]
     assert len(at) >= 31
@@ -493,7 +493,7 @@ def test_a_lasting_ailment_of_the_api_is_an_error(
     assert crawl(booru, tmp_path) == 2
     line = one_error_line(capsys)
     assert ailment != "query time-out" or "QueryCanceled" in line
-    assert len(booru.log) <= danbooru.TRIES**2
+    assert len(booru.log) <= client.TRIES**2
 
 
 # --- 14-18: files ---------------------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_a_bad_file_fails_three_times_and_stops_no_others(booru: SampleBooru, tm
     assert failures[0] == "post_id,reason" and len(failures) == 2
     assert failures[1].startswith(f"{savable(booru)[0]['id']},") and len(failures[1].split(",", 1)[1]) > 3
     if how != "redirected in circles":
-        assert len(requests(booru, lambda path: md5 in path)) == danbooru.FILE_TRIES
+        assert len(requests(booru, lambda path: md5 in path)) == client.FILE_TRIES
     # It is not asked for again until it is wanted …
     asked = len(requests(booru, lambda path: md5 in path))
     assert crawl(booru, tmp_path, "--target-count", "7") == 1

@@ -13,7 +13,7 @@ import pytest
 
 import generate_selected_tags as script
 from examples.sample_booru.server import SampleBooru, start
-from tagger.crawl import danbooru
+from tagger.crawl import client, danbooru
 from tagger.formats.vocabulary import CHARACTER, read_vocabulary
 
 CATEGORY = {"general": 0, "artist": 1, "character": 4}
@@ -29,8 +29,8 @@ def server_booru() -> Iterator[SampleBooru]:
 @pytest.fixture
 def booru(server_booru: SampleBooru, monkeypatch: pytest.MonkeyPatch) -> Iterator[SampleBooru]:
     """A booru that lists 7 tags a page, whatever is asked for."""
-    monkeypatch.setattr(script, "PAGE", 7)
-    monkeypatch.setattr(danbooru, "BACKOFF", 0.01)
+    monkeypatch.setattr(danbooru, "TAGS_PER_PAGE", 7)
+    monkeypatch.setattr(client, "BACKOFF", 0.01)
     monkeypatch.delenv("DANBOORU_LOGIN", raising=False)
     monkeypatch.delenv("DANBOORU_API_KEY", raising=False)
     server_booru.log.clear()

@@ -5,24 +5,47 @@ python simple_dan_crawl.py --tags "1girl solo" --target-count 100
 
 import contextlib
 import math
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 from tqdm import tqdm
 
-from tagger import images
-from tagger.crawl import danbooru
-from tagger.crawl.dataset_folder import FAILURES_FILE, DatasetFolder
-from tagger.crawl.posts import FIELDS, PassedOver, Post, check_file, read_post, to_jpeg
+from tagger import cli, images
+from tagger.crawl.client import FileFailed, FileGone, Stopped
+from tagger.crawl.dataset_folder import DatasetFolder
+from tagger.crawl.posts import PassedOver, Post, Row, Selection, check_file, to_jpeg
+from tagger.crawl.sites import Booru
 from tagger.files import UserError
 
-PAGE = 200  # posts; the most that Danbooru lists at once
 SAVE_EVERY = 50  # settled posts between two savings of the cursor
 SAVED, FAILED = "saved", "failed"
+
+
+class NeverBegun(UserError):
+    """What is newer than the last crawl was asked for, and there was none."""
+
+
+@dataclass(frozen=True)
+class CrawlSettings:
+    """What to fetch.
+
+    Attributes:
+        tags: the search, in the site's words; "" finds everything.
+        target: pairs that the folder shall hold; math.inf for no limit.
+        selection: which of the posts that are found are wanted, and what of them.
+        jobs: downloads at a time.
+        update: what was posted since the first crawl, instead of going on towards older posts.
+        retry_failures: first try the posts again whose files could not be had.
+    """
+
+    tags: str
+    target: float
+    selection: Selection
+    jobs: int = 8
+    update: bool = False
+    retry_failures: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,35 +57,39 @@ class Outcome:
 
 
 class Crawl:
-    """Posts in their order into a folder, several downloads at a time, until it holds `target` pairs.
+    """Posts in their order into a folder, several downloads at a time, until it holds as many pairs as were asked for.
 
     Posts are settled in any order, but the cursor passes only those whose predecessors are all settled, and no download
     begins that might not be needed: so the result does not depend on when a run was killed.
+
+    Attributes:
+        outcomes: how many posts came to what; see Outcome.
     """
 
-    def __init__(self, client: danbooru.Client, folder: DatasetFolder, target: float, arguments: Any) -> None:
-        self.client, self.folder, self.target, self.arguments = client, folder, target, arguments
-        score = f"score:>={arguments.min_score}" if arguments.min_score is not None else ""
-        self.query = f"{arguments.tags} {score}".strip()
-        self.cursor = folder.cursor(arguments.base_url, self.query)
+    def __init__(self, booru: Booru, folder: DatasetFolder, settings: CrawlSettings) -> None:
+        self.booru, self.folder, self.settings = booru, folder, settings
+        self.query = booru.query(settings.tags, settings.selection.min_score)
+        self.cursor = folder.cursor(booru.client.base_url, self.query)
         self.outcomes: Counter[str] = Counter()
-        self.pool = ThreadPoolExecutor(arguments.jobs)
+        self.pool = ThreadPoolExecutor(settings.jobs)
         self.running: dict[Future[Outcome], Post] = {}
-        self.settled: set[Future[Outcome] | None] = set()
-        self.line: deque[tuple[int, Future[Outcome] | None]] = deque()  # posts in listing order; None: nothing to do
-        self.passed = 0  # posts that the cursor passed since it was saved
-        total = None if math.isinf(target) else int(target)
+        # Posts that the cursor has not passed, in the order of the listing, each with its download if it needs one.
+        self.ahead: deque[tuple[int, Future[Outcome] | None]] = deque()
+        self.settled: set[Future[Outcome]] = set()  # downloads in `ahead` that ended
+        self.unsaved = 0  # posts that the cursor passed since it was saved
+        total = None if math.isinf(settings.target) else int(settings.target)
         self.bar = tqdm(total=total, initial=len(folder.pairs), unit="pair", dynamic_ncols=True)
 
     def run(self) -> None:
         """Crawl until the target is reached or the listing ends. However it ends, the cursor is saved.
 
         Raises:
+            NeverBegun: an update of a query that this folder has not seen.
             UserError: the server refuses or does not recover.
             OSError: the disk is full, or the folder cannot be written to.
         """
         try:
-            if self.arguments.retry_failures:
+            if self.settings.retry_failures:
                 self._retry_failures()
             for page in self._pages():
                 self._take(page)
@@ -74,26 +101,27 @@ class Crawl:
             self._close()
 
     def _missing(self) -> float:
-        """How many downloads may begin, so many being needed even if all that run succeed."""
-        return self.target - len(self.folder.pairs) - len(self.running)
+        """How many downloads may begin without a pair too many, should all that run succeed."""
+        return self.settings.target - len(self.folder.pairs) - len(self.running)
 
-    def _pages(self) -> Iterator[list[dict[str, Any]]]:
-        """The listing from the cursor on: towards older posts, or with --update towards newer ones."""
+    # -- the listing -------------------------------------------------------------------------------------------------
+
+    def _pages(self) -> Iterator[list[Row]]:
+        """The listing from the cursor on: towards older posts, or in an update towards newer ones."""
         if self._missing() <= 0:
             return
-        if not self.arguments.update:
-            position = "" if self.cursor.oldest is None else f"b{self.cursor.oldest}"
-        elif self.cursor.newest is not None:
-            position = f"a{self.cursor.newest}"
+        if not self.settings.update:
+            pages = self.booru.pages(self.query, older_than=self.cursor.oldest)
+        elif self.cursor.newest is None:
+            raise NeverBegun(f"{self.folder.path}: this query was never begun here")
         else:
-            raise UserError(f"{self.folder.path}: --update: this query was never begun here; run it without --update")
-        for page in self.client.pages("/posts.json", position, tags=self.query, limit=PAGE, only=FIELDS):
-            rows = sorted(page, key=lambda row: row["id"], reverse=not self.arguments.update)
-            if self.cursor.newest is None:
-                self.cursor.newest = rows[0]["id"]
-            yield rows
+            pages = self.booru.pages(self.query, newer_than=self.cursor.newest)
+        for page in pages:
+            if self.cursor.newest is None:  # the first page of the first crawl: an update begins above it
+                self.cursor.newest = page[0]["id"]
+            yield page
 
-    def _take(self, page: Iterable[dict[str, Any]]) -> None:
+    def _take(self, page: Iterable[Row]) -> None:
         """Begin the downloads of a page, as far as they are needed, and settle what ends meanwhile."""
         rows = deque(page)
         while rows and (self._missing() > 0 or self.running):
@@ -101,18 +129,21 @@ class Crawl:
             chunk: list[tuple[int, Post | None]] = []
             while rows and room > 0:
                 row = rows.popleft()
-                chunk.append((row["id"], self._wanted(row)))
-                room -= chunk[-1][1] is not None
+                post = self._wanted(row)
+                chunk.append((row["id"], post))
+                room -= post is not None
             self._begin(chunk)
-            while len(self.running) > self.arguments.jobs or (self.running and self._missing() <= 0):
+            # Go on before the last ones end, so that no thread idles; but where the downloads that run would be enough,
+            # another may begin only when one of them has failed.
+            while len(self.running) > self.settings.jobs or (self.running and self._missing() <= 0):
                 self._settle_some()
 
-    def _wanted(self, row: dict[str, Any]) -> Post | None:
+    def _wanted(self, row: Row) -> Post | None:
         """The post of a row, or None where there is nothing to do."""
         if row["id"] in self.folder.passed_over or row["id"] in self.folder.failures:
             return None
         try:
-            post = read_post(row, self.arguments.size, self.arguments.categories, self.arguments.min_score)
+            post = self.booru.read_post(row, self.settings.selection)
         except PassedOver as reason:
             self.outcomes[str(reason)] += 1
             return None
@@ -127,19 +158,21 @@ class Crawl:
             if post is not None:
                 future = self.pool.submit(self._fetch, post)
                 self.running[future] = post
-            self.line.append((post_id, future))
+            self.ahead.append((post_id, future))
         self._advance()
 
     def _note_categories(self, posts: Iterable[Post]) -> None:
-        if {"character", "artist"} & set(self.arguments.categories):
+        if {"character", "artist"} & set(self.settings.selection.categories):
             self.folder.note_categories({name: n for post in posts for name, n in post.categories.items()})
+
+    # -- what ended --------------------------------------------------------------------------------------------------
 
     def _settle_some(self) -> None:
         """Wait for a download to end, note what came of it, and move the cursor."""
         done, _ = wait(self.running, return_when=FIRST_COMPLETED)
         for future in done:
             post = self.running.pop(future)
-            with contextlib.suppress(danbooru.Stopped):  # another one ended the crawl, and will tell why
+            with contextlib.suppress(Stopped):  # the download that made all others stop raises the reason
                 self._note(future, post)
         self._advance()
 
@@ -152,15 +185,30 @@ class Crawl:
             self.folder.forget_failure(post.id)
             self.bar.update()
         elif outcome.what == FAILED:
-            tqdm.write(f"simple_dan_crawl.py: failed: post {post.id}: {outcome.detail}", file=sys.stderr)
+            cli.warn(f"failed: post {post.id}: {outcome.detail}")
             self.folder.note_failure(post.id, outcome.detail)
         else:
             self.folder.note_passed_over(post.id, outcome.what)
             self.folder.forget_failure(post.id)
 
+    def _advance(self) -> None:
+        """Move the cursor over the posts at its head that are settled."""
+        while self.ahead and (self.ahead[0][1] is None or self.ahead[0][1] in self.settled):
+            post_id, future = self.ahead.popleft()
+            if future is not None:
+                self.settled.discard(future)
+            if self.settings.update:
+                self.cursor.newest = post_id
+            else:
+                self.cursor.oldest = post_id
+            self.unsaved += 1
+        if self.unsaved >= SAVE_EVERY:
+            self.folder.save_cursors()
+            self.unsaved = 0
+
     def _close(self) -> None:
         """End all threads; what they finished meanwhile counts."""
-        self.client.stop()
+        self.booru.client.stop()
         self.pool.shutdown(cancel_futures=True)
         for future in [future for future in self.running if not future.cancelled() and future.exception() is None]:
             self._note(future, self.running.pop(future))
@@ -168,25 +216,14 @@ class Crawl:
         self.folder.save_cursors()
         self.bar.close()
 
-    def _advance(self) -> None:
-        """Move the cursor over the posts at the head of the line that are settled."""
-        while self.line and (self.line[0][1] is None or self.line[0][1] in self.settled):
-            post_id, future = self.line.popleft()
-            self.settled.discard(future)
-            if self.arguments.update:
-                self.cursor.newest = post_id
-            else:
-                self.cursor.oldest = post_id
-            self.passed += 1
-        if self.passed >= SAVE_EVERY:
-            self.folder.save_cursors()
-            self.passed = 0
+    # -- failures of earlier runs ------------------------------------------------------------------------------------
 
     def _retry_failures(self) -> None:
+        """Download what failed before. These posts lie behind the cursor, which stays where it is."""
         for post_id in list(self.folder.failures):
             try:
                 post = self._ask_again(post_id)
-            except danbooru.FileFailed as error:
+            except FileFailed as error:
                 self.outcomes[FAILED] += 1
                 self.folder.note_failure(post_id, str(error))
             except PassedOver as reason:
@@ -195,7 +232,7 @@ class Crawl:
             else:
                 self._note_categories([post])
                 self.running[self.pool.submit(self._fetch, post)] = post
-            while len(self.running) > self.arguments.jobs:
+            while len(self.running) > self.settings.jobs:
                 self._settle_some()
         while self.running:
             self._settle_some()
@@ -204,18 +241,10 @@ class Crawl:
         """The post as the server has it now.
 
         Raises:
-            danbooru.FileFailed: there is no such post any more.
+            FileFailed: there is no such post any more.
             PassedOver: it is none of those that were asked for, any more.
         """
-        try:
-            row = self.client.json(f"/posts/{post_id}.json", only=FIELDS)
-        except danbooru.Refused as error:
-            if error.status != 404:
-                raise
-            raise danbooru.FileFailed("the post is gone") from None
-        if not isinstance(row, dict) or row.get("id") != post_id:
-            raise danbooru.FileFailed("the server answers with another post")
-        return read_post(row, self.arguments.size, self.arguments.categories, self.arguments.min_score)
+        return self.booru.read_post(self.booru.find(post_id), self.settings.selection)
 
     # -- in the pool's threads ---------------------------------------------------------------------------------------
 
@@ -223,39 +252,27 @@ class Crawl:
         try:
             return self._save(post)
         except (UserError, OSError):  # a refusal, a full disk: no other thread shall send one more request
-            self.client.stop()
+            self.booru.client.stop()
             raise
 
     def _save(self, post: Post) -> Outcome:
         try:
             try:
                 data = self._download(post)
-            except danbooru.FileGone as error:
+            except FileGone as error:
                 fresh = self._ask_again(post.id)  # the file may have been replaced, and with it its MD5
                 if fresh.url == post.url:
-                    raise danbooru.FileFailed(str(error)) from None
+                    raise FileFailed(str(error)) from None
                 post = fresh
                 self._note_categories([post])
                 data = self._download(post)
             jpeg = to_jpeg(data, post.suffix)
         except PassedOver as reason:
             return Outcome(str(reason))
-        except (danbooru.FileFailed, images.UnreadableImage) as error:
+        except (FileFailed, images.UnreadableImage) as error:
             return Outcome(FAILED, str(error))
         self.folder.save_pair(post.md5, jpeg, post.names)
         return Outcome(SAVED, post.md5)
 
     def _download(self, post: Post) -> bytes:
-        return self.client.file(post.url, lambda data: check_file(data, post))
-
-
-def summary(folder: DatasetFolder, outcomes: Counter[str]) -> str:
-    """One line: what the folder holds, and what became of the posts that this run looked at."""
-    passed_over = {what: n for what, n in outcomes.items() if what not in (SAVED, FAILED)}
-    parts = [f"{len(folder.pairs)} pairs, {outcomes[SAVED]} of them new"]
-    if passed_over:
-        reasons = ", ".join(f"{n} {what}" for what, n in sorted(passed_over.items()))
-        parts.append(f"passed over {sum(passed_over.values())} posts ({reasons})")
-    if folder.failures:
-        parts.append(f"{len(folder.failures)} failed, see {FAILURES_FILE}; --retry-failures tries them again")
-    return f"{folder.path}: {'; '.join(parts)}"
+        return self.booru.client.file(post.url, lambda data: check_file(data, post))

@@ -3,7 +3,7 @@
 Beside the pairs lie crawl_state.json (a cursor per query), failures.csv (files that could not be had),
 passed_over.csv (files that turned out to be none that were asked for) and tag_categories.csv:
 
-    python -c "import crawl_state; print(len(crawl_state.DatasetFolder('dataset').pairs))"
+    python -c "from tagger.crawl.dataset_folder import DatasetFolder; print(len(DatasetFolder('dataset').pairs))"
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tagger.files import UserError, part_of, read_json, read_text, write_bytes, write_csv, write_json, write_text
+from tagger.files import UserError, read_json, read_text, write_bytes, write_csv, write_json, write_text
 from tagger.formats.tag_lists import format_tags
 from tagger.formats.vocabulary import CATEGORIES_FILE, Vocabulary, read_categories, write_vocabulary
 
@@ -28,7 +28,7 @@ class Cursor:
 
     Attributes:
         oldest: every post with this id or a higher one, up to `newest`, is settled; None before the first.
-        newest: the highest id seen; what was posted since is for --update.
+        newest: the highest id seen; what was posted since is left to an update.
     """
 
     oldest: int | None = None
@@ -45,8 +45,8 @@ class DatasetFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for part in self.path.glob(part_of(self.path / "*").name):
-            part.unlink(missing_ok=True)  # what a killed run left behind
+        for part in self.path.glob(".*.part"):  # what a killed run left behind
+            part.unlink(missing_ok=True)
         self.pairs = {txt.stem for txt in self.path.glob("*.txt") if txt.with_suffix(".jpg").exists()}
         self.failures = self._read_reasons(FAILURES_FILE)  # post id -> reason
         self.passed_over = self._read_reasons(PASSED_OVER_FILE)
@@ -88,6 +88,7 @@ class DatasetFolder:
         self._write_reasons(PASSED_OVER_FILE, self.passed_over)
 
     def _read_reasons(self, name: str) -> dict[int, str]:
+        """Reason by post id, from one of the two CSV files; {} where it is not there."""
         path = self.path / name
         if not path.exists():
             return {}
@@ -117,12 +118,15 @@ class DatasetFolder:
         hint = "remove it to begin the queries anew; pairs that stand are kept"
         try:
             rows = read_json(path, hint)["cursors"]
-            return {(row["base_url"], row["query"]): Cursor(_id(row["oldest"]), _id(row["newest"])) for row in rows}
+            return {
+                (row["base_url"], row["query"]): Cursor(_checked_id(row["oldest"]), _checked_id(row["newest"]))
+                for row in rows
+            }
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: not a list of cursors; {hint}") from None
 
 
-def _id(value: object) -> int | None:
+def _checked_id(value: object) -> int | None:
     if value is not None and not isinstance(value, int):
         raise ValueError(value)
     return value

@@ -1,27 +1,27 @@
-"""From a row of /posts.json to a post, and from its file to the JPEG of a pair. Nothing that a server says is trusted.
+"""What a post of a booru is, which posts are wanted, and from a post's file to the JPEG of a pair.
 
-python simple_dan_crawl.py --tags "1girl solo" --target-count 100
+    python -c "from tagger.crawl.posts import to_jpeg; print(len(to_jpeg(open('docs/result.png', 'rb').read(), 'png')))"
+
+Nothing that a server says is trusted: an MD5 becomes a file name, and a picture may be a decompression bomb.
 """
 
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from tagger import images
-from tagger.formats.vocabulary import CATEGORY_NUMBERS, RATINGS
+from tagger.formats.vocabulary import CATEGORY_NUMBERS
 
-FIELDS = (
-    "id,rating,md5,file_ext,file_url,image_width,image_height,score,media_asset,"
-    "tag_string_general,tag_string_character,tag_string_artist"
-)
+Row = Mapping[str, Any]  # a post as a server lists it; of its keys only `id`, an int, is sure to be there
 
 STATIC = {"jpg", "jpeg", "png", "webp", "gif", "avif"}  # webp, gif, avif and png may turn out to be animated
-SIZES = ("original", "sample", "720x720")
+ORIGINAL = "original"
+SIZES = (ORIGINAL, "sample", "720x720")  # where a post has no file of a size, its original is taken
 
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -31,12 +31,28 @@ class PassedOver(Exception):
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which posts are wanted, and what of them.
+
+    Attributes:
+        size: one of SIZES.
+        categories: names of categories, in the order in which their tags are written.
+        min_score: posts below it are passed over.
+    """
+
+    size: str = ORIGINAL
+    categories: tuple[str, ...] = ("rating", "general")
+    min_score: int | None = None
+
+
+@dataclass(frozen=True)
 class Post:
     """What is kept of a post.
 
     Attributes:
         url: of the file to download.
         is_original: whether that is the file whose MD5 is `md5`.
+        suffix: of that file, such as "jpg".
         tags: what goes into the txt, by category.
     """
 
@@ -62,51 +78,23 @@ class Post:
         }
 
 
-def read_post(row: dict[str, Any], size: str, categories: Iterable[str], min_score: int | None) -> Post:
-    """A post from one row of /posts.json. Nothing in a row is trusted: the MD5 becomes a file name.
+def check_listing(selection: Selection, *, md5: str, suffix: str, score: int, pixels: int) -> None:
+    """What a listing tells of a post, before anything is downloaded.
+
+    Args:
+        pixels: width times height of the original.
 
     Raises:
-        PassedOver: hidden, no static image, too large, or without tags of these categories.
+        PassedOver: the MD5 could not be a file name, no static image, below the score, or too large to decode safely.
     """
-    md5, url, suffix = row.get("md5"), row.get("file_url"), row.get("file_ext")
-    if not isinstance(md5, str) or not isinstance(url, str) or not isinstance(suffix, str):
-        raise PassedOver("hidden")  # banned, restricted or taken down: the keys are absent
     if not MD5.fullmatch(md5):
         raise PassedOver("MD5 that is none")
     if suffix not in STATIC:
         raise PassedOver(f"{suffix} file")
-    if min_score is not None and _number(row.get("score")) < min_score:
+    if selection.min_score is not None and score < selection.min_score:
         raise PassedOver("score")
-    if _number(row.get("image_width")) * _number(row.get("image_height")) > (Image.MAX_IMAGE_PIXELS or math.inf):
+    if pixels > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise PassedOver("too large")
-    names = {category: _tags(row, category) for category in categories}
-    if not any(names.values()):
-        raise PassedOver("no tags")
-    variant = _variant(row, size)
-    if variant is None:
-        return Post(row["id"], md5, url, True, suffix, names)
-    return Post(row["id"], md5, variant["url"], False, variant["file_ext"], names)
-
-
-def _tags(row: dict[str, Any], category: str) -> list[str]:
-    if category == "rating":
-        rating = RATINGS.get(str(row.get("rating")))
-        return [rating] if rating else []
-    listed = str(row.get(f"tag_string_{category}") or "").split()
-    return [name for name in dict.fromkeys(listed) if "," not in name and name.isprintable()]
-
-
-def _variant(row: dict[str, Any], size: str) -> dict[str, str] | None:
-    """The variant of this size, or None where the original is meant or the post has no such variant."""
-    try:
-        variants = row["media_asset"]["variants"] if size != "original" else []
-        return next((v for v in variants if v["type"] == size and v["url"] and v["file_ext"] in STATIC), None)
-    except (KeyError, TypeError):
-        return None
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def check_file(data: bytes, post: Post) -> None:

@@ -1,5 +1,7 @@
 """What is in a dataset folder, and in which order it is written: a database beside the records.
 
+    python create_tfrecord.py --dataset-folder ./dataset && sqlite3 output-datasets/.plan.sqlite .tables
+
 Pictures are read once; a later run reads only those whose size or time changed, so a killed run goes on where it was.
 Nothing here grows in memory with the dataset, but for one counter over tag names.
 """
@@ -10,26 +12,30 @@ import os
 import sqlite3
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tagger.files import UserError
 from tagger.formats.pairs import IMAGE_SUFFIXES
-from tagger.tfrecord.pairs import MAX_TXT_BYTES, printable
+from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
 
 T = TypeVar("T")
+PairNames = tuple[str, str]  # of an image and the txt beside it
+ReadPairs = Callable[[Iterator[list[PairNames]]], Iterator[tuple[Sequence[PairNames], Sequence[Scanned | str]]]]
 
+CATALOG_FILE = ".plan.sqlite"  # beside the records
 VERSION = "1"  # of the tables, and of what is read from a pair
 SCAN_BATCH = 64  # pairs
 COMMIT_EVERY = 2000  # pairs
 LABEL_TYPE = np.dtype("<i4")
 
-
-# Names are bytes, for not every file name is Unicode.
+# `listed` is what lies in the folder, `present` the images among it with the txt of each, `scanned` what earlier runs
+# and this one read of them, `ordered` the usable ones in the order of the records, and `unlabelled` those whose tags
+# have no label. Names are bytes, for not every file name is Unicode.
 TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE listed (stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT);
@@ -42,13 +48,23 @@ CREATE TABLE unlabelled (name BLOB, tags TEXT);
 """
 
 
+class UnusableOutput(UserError):
+    """The output folder cannot be written to; the message is path, reason and hint, and another folder would do."""
+
+
 class Row(NamedTuple):
-    """A picture in its place. `labels` is an array of LABEL_TYPE as bytes."""
+    """A picture in its place. `digest` is SHA-256 over its file, `labels` an array of LABEL_TYPE as bytes."""
 
     rank: int
     name: str
     digest: bytes
     labels: bytes
+
+
+def labels_of(row: Row) -> list[int]:
+    """The label indices of a picture."""
+    labels: list[int] = np.frombuffer(row.labels, LABEL_TYPE).tolist()
+    return labels
 
 
 def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -57,11 +73,14 @@ def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-class Plan:
-    """The database. One run at a time has it.
+class Catalog:
+    """The pairs of a dataset folder, what is in them, and the order in which their pictures are written.
+
+    A database in a file, which one run at a time can have open. `list_folder`, `scan` and `put_in_order` fill it, in
+    this order; what the last one needs is kept for the next run.
 
     Raises:
-        UserError: another run is at work in the same folder.
+        UnusableOutput: another run is at work in the same folder.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -71,7 +90,9 @@ class Plan:
         self._database = self._open(path)
         if self._about() != about:
             self.close()
-            for old in (path, path.with_name(path.name + "-journal")):  # of another version or dataset, or spoilt
+            # Of another version or another dataset, or damaged. The journal goes along, or SQLite would roll it back
+            # into the new file.
+            for old in (path, path.with_name(path.name + "-journal")):
                 old.unlink(missing_ok=True)
             self._database = self._open(path)
             self._database.executescript(TABLES)
@@ -88,11 +109,9 @@ class Plan:
             database.commit()
         except sqlite3.OperationalError:
             database.close()
-            raise UserError(
-                f"{path}: another run is at work here; wait for it, or name another --output-path"
-            ) from None
+            raise UnusableOutput(f"{path}: another run is at work here; wait for it") from None
         except sqlite3.DatabaseError:
-            pass  # no database: `_about` finds nothing in it
+            pass  # not a database: `_about` finds nothing in it
         return database
 
     def _about(self) -> dict[str, str]:
@@ -105,12 +124,8 @@ class Plan:
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
-    def list_folder(self) -> int:
-        """Note what is in the folder, and forget what earlier runs read of files that changed since.
-
-        Returns:
-            The number of images, usable or not.
-        """
+    def list_folder(self) -> None:
+        """Note what is in the folder, and forget what earlier runs read of files that changed since."""
         for table in ("listed", "present", "ordered", "unlabelled"):
             self._database.execute(f"DELETE FROM {table}")
         root = self.folder.resolve()
@@ -127,10 +142,13 @@ class Plan:
             "WHERE problem IS NOT NULL"
         )
         self._database.commit()
+
+    def images(self) -> int:
+        """The number of images in the folder, usable or not."""
         return self._number("SELECT count(*) FROM present")
 
     @staticmethod
-    def _listed(entries: Iterator[os.DirEntry[str]], root: Path) -> Iterator[tuple]:
+    def _listed(entries: Iterator[os.DirEntry[str]], root: Path) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
         """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix."""
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
@@ -157,7 +175,7 @@ class Plan:
             yield os.fsencode(stem), kind, os.fsencode(entry.name), stamp, problem
 
     @staticmethod
-    def _paired(rows: Iterator[tuple]) -> Iterator[tuple]:
+    def _paired(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, bytes, str, str | None]]:
         """Rows of `present`, from those of `listed` by stem: the txt first, then the images."""
         for stem, group in groupby(rows, key=lambda row: row[0]):
             files = list(group)
@@ -170,6 +188,7 @@ class Plan:
                     problem = f"{os.fsdecode(txt_name)}: no such file; write its tags, separated by commas"
                 elif not problem and txt[4]:
                     problem = f"{os.fsdecode(txt_name)}: {txt[4]}"
+                # The problem is a part of the stamp, so that a pair is read anew when it is gone.
                 yield name, txt_name, f"{stamp} {txt_stamp} {printable(problem or '')}", problem and printable(problem)
 
     def txt_without_image(self) -> tuple[int, str]:
@@ -182,7 +201,7 @@ class Plan:
         """The number of pairs that `scan` has still to read."""
         return self._number("SELECT count(*) FROM present WHERE name NOT IN (SELECT name FROM scanned)")
 
-    def scan(self, read: Callable[[Iterator[list[tuple[str, str]]]], Iterator[tuple]]) -> Iterator[int]:
+    def scan(self, read: ReadPairs) -> Iterator[int]:
         """Read the pairs that are new or changed; yields the number of pairs read since the last time.
 
         Args:
@@ -198,12 +217,13 @@ class Plan:
         pairs = ((os.fsdecode(name), os.fsdecode(txt)) for name, txt in names)
         uncommitted = 0
         for batch, results in read(batches(pairs, SCAN_BATCH)):
-            rows = []
+            rows: list[tuple[object, ...]] = []
             for (name, _), result in zip(batch, results, strict=True):
                 (stamp,) = next(stamps)
-                unusable = isinstance(result, str)
-                found = (None, None, 0, printable(result)) if unusable else (*result, None)
-                rows.append((os.fsencode(name), stamp, *found))
+                if isinstance(result, str):
+                    rows.append((os.fsencode(name), stamp, None, None, 0, printable(result)))
+                else:
+                    rows.append((os.fsencode(name), stamp, *result, None))
             self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", rows)
             uncommitted += len(batch)
             if uncommitted >= COMMIT_EVERY:
@@ -227,7 +247,7 @@ class Plan:
 
     # --- the order --------------------------------------------------------------------------------------------------
 
-    def arrange(self, index: Mapping[str, int], seed: int) -> int:
+    def put_in_order(self, index: Mapping[str, int], seed: int) -> int:
         """Put the usable pairs in the order of their digests, each with the indices of its tags.
 
         The digest depends on nothing but the picture, so the order is the same on every machine, and it scatters the
@@ -237,40 +257,43 @@ class Plan:
             index: label index by tag; other tags are passed over, and pictures that have only such are left out.
 
         Returns:
-            The number of pairs in order.
+            The number of pictures in order.
         """
 
-        def key(digest: bytes) -> bytes:
+        def order_key(digest: bytes) -> bytes:
             return hashlib.sha256(b"%d:" % seed + digest).digest() if seed else digest
 
-        def rows() -> Iterator[tuple]:
-            rank = 0
-            for (name,) in self._database.execute(
-                "SELECT name FROM scanned WHERE problem IS NULL ORDER BY order_key(digest), name"
-            ):
-                digest, names = self._database.execute(
-                    "SELECT digest, tags FROM scanned WHERE name = ?", (name,)
-                ).fetchone()
-                labels = [index[tag] for tag in names.split(",") if tag in index]
+        self._database.create_function("order_key", 1, order_key, deterministic=True)
+        rank = 0
+        for names in batches(self._usable(), COMMIT_EVERY):
+            ordered: list[tuple[int, bytes, bytes, bytes]] = []
+            unlabelled: list[tuple[bytes, str]] = []
+            for name in names:
+                query = "SELECT digest, tags FROM scanned WHERE name = ?"
+                digest, tags = self._database.execute(query, (name,)).fetchone()
+                labels = [index[tag] for tag in tags.split(",") if tag in index]
                 if labels:
-                    yield rank, name, digest, np.array(labels, LABEL_TYPE).tobytes()
+                    ordered.append((rank, name, digest, np.array(labels, LABEL_TYPE).tobytes()))
                     rank += 1
                 else:
-                    unlabelled.append((name, names))
-
-        unlabelled: list[tuple[bytes, str]] = []
-        self._database.create_function("order_key", 1, key, deterministic=True)
-        for batch in batches(rows(), COMMIT_EVERY):
-            self._database.executemany("INSERT INTO ordered VALUES (?, ?, ?, ?)", batch)
+                    unlabelled.append((name, tags))
+            self._database.executemany("INSERT INTO ordered VALUES (?, ?, ?, ?)", ordered)
             self._database.executemany("INSERT INTO unlabelled VALUES (?, ?)", unlabelled)
-            unlabelled.clear()
-        self._database.executemany("INSERT INTO unlabelled VALUES (?, ?)", unlabelled)
         self._database.commit()
+        return rank
+
+    def _usable(self) -> Iterator[bytes]:
+        """The names of the usable pairs' images in their order; names alone, so that what SQLite sorts is small."""
+        query = "SELECT name FROM scanned WHERE problem IS NULL ORDER BY order_key(digest), name"
+        return (name for (name,) in self._database.execute(query))
+
+    def count(self) -> int:
+        """The number of pictures in order."""
         return self._number("SELECT count(*) FROM ordered")
 
     def border(self, ratio: float) -> int:
         """How many of the first pictures go to train: `round(n * ratio)`, and those that equal the last of them."""
-        count = self._number("SELECT count(*) FROM ordered")
+        count = self.count()
         border = round(count * ratio)
         if not 0 < border < count:
             return border
@@ -299,4 +322,4 @@ class Plan:
             yield printable(os.fsdecode(name)), printable(problem)
 
     def _number(self, query: str, *values: object) -> int:
-        return self._database.execute(query, values).fetchone()[0]
+        return int(self._database.execute(query, values).fetchone()[0])

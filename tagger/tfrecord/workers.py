@@ -1,4 +1,4 @@
-"""Run a function on batches in several processes, results in order, memory flat, and no crash that takes all down.
+"""Run a function on batches in several processes: results in order, memory flat, a crash costs one item.
 
     with Workers(2) as workers:
         for batch, results in workers.map(work, batches, "it kills the process"):
@@ -138,7 +138,9 @@ class Workers:
         try:
             self._pool.submit(os.getpid).result()
         except BrokenProcessPool:
-            raise UserError("--workers: processes die as soon as they start; free some memory and run again") from None
+            raise UserError(
+                "the worker processes die as soon as they start; free some memory, or use fewer of them"
+            ) from None
 
 
 class DaskWorkers:
@@ -153,21 +155,29 @@ class DaskWorkers:
         try:
             from distributed import Client
         except ImportError:
-            raise UserError("--dask: needs the package distributed; pip install distributed") from None
+            raise UserError("Dask: the package distributed is missing; pip install distributed") from None
         try:
             self._client = Client(address, timeout=DASK_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"--dask {address}: {error}; start a scheduler with: dask scheduler") from None
+            raise UserError(f"Dask scheduler {address}: {error}; start one with: dask scheduler") from None
+        self._bring_package()
+
+    def _bring_package(self) -> None:
+        """Let the cluster import this version of the package, whatever an earlier run left there."""
 
         def forget(package: str) -> None:
-            # A worker that served an earlier run would keep that run's submodules.
+            # Dask sends a function within a function by its code, and the workers have no names of ours: it must import
+            # what it needs.
             import sys
 
             for name in [name for name in sys.modules if name.partition(".")[0] == package]:
                 del sys.modules[name]
 
+        # Uploading reloads the package, but not the modules in it that were imported already. The scheduler needs them
+        # as well, for it unpickles what it hands on.
+        self._client.run(forget, PACKAGE.name)
+        self._client.run_on_scheduler(forget, PACKAGE.name)
         with tempfile.TemporaryDirectory() as folder:
-            self._client.run(forget, PACKAGE.name)
             self._client.upload_file(str(zip_package(Path(folder) / f"{PACKAGE.name}.zip")))
 
     def __enter__(self) -> "DaskWorkers":
@@ -185,7 +195,8 @@ class DaskWorkers:
         from distributed import KilledWorker
 
         def submit(item: T) -> Future[R]:
-            return executor.submit(function, item)
+            future: Future[R] = executor.submit(function, item)
+            return future
 
         cores = sum(self._client.ncores().values())
         executor: Any = self._client.get_executor(pure=False)
@@ -193,4 +204,4 @@ class DaskWorkers:
             try:
                 yield item, future.result()
             except KilledWorker as error:
-                raise UserError(f"--dask: {error}") from None
+                raise UserError(f"Dask: {error}; look into the workers' logs, and give them more memory") from None

@@ -13,21 +13,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-import numpy as np
-
 from tagger import images
-from tagger.files import UserError, replacing, replacing_path, write_json
+from tagger.files import replacing, replacing_path, write_json
 from tagger.formats.records import OVERHEAD, Record, index_of, serialize
-from tagger.tfrecord.catalog import LABEL_TYPE, Row, batches
+from tagger.tfrecord.catalog import Row, UnusableOutput, batches, labels_of
 from tagger.tfrecord.pairs import printable
 from tagger.tfrecord.shards import Shard, Stats, stats_path
 
 BATCH = 16  # pictures that a worker prepares at a time, about a tenth of a second
+RESIZE_MODES = ("pad", "stretch")  # to a white square as inference does, or distorted to it
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a picture becomes a record: side in pixels, "pad" or "stretch", JPEG quality, largest picture in pixels."""
+class PictureSettings:
+    """How a picture becomes a record.
+
+    Attributes:
+        img_size: the side of the stored image in pixels.
+        resize_mode: one of RESIZE_MODES.
+        quality: of the stored JPEG, 1..100.
+        max_pixels: larger pictures are left out, for they may be decompression bombs.
+    """
 
     img_size: int
     resize_mode: str
@@ -35,20 +41,20 @@ class Settings:
     max_pixels: int
 
 
-def prepare_records(folder: Path, settings: Settings, rows: Sequence[Row]) -> list[bytes | str]:
+def prepare_records(folder: Path, settings: PictureSettings, rows: Sequence[Row]) -> list[bytes | str]:
     """For each picture its record, a serialized tf.train.Example, or why there is none."""
     images.limit_pixels(settings.max_pixels)
     return [_prepare_record(folder / row.name, settings, row) for row in rows]
 
 
-def _prepare_record(path: Path, settings: Settings, row: Row) -> bytes | str:
+def _prepare_record(path: Path, settings: PictureSettings, row: Row) -> bytes | str:
     stretch = settings.resize_mode == "stretch"
     try:
         picture = images.prepare(path, settings.img_size, stretch=stretch, reduced_decoding=True)
     except images.UnreadableImage as error:
         return str(error).removeprefix(f"{path}: ")
     jpeg = images.encode_jpeg(picture, settings.quality)
-    return serialize(Record(row.rank, jpeg, np.frombuffer(row.labels, LABEL_TYPE).tolist(), row.name))
+    return serialize(Record(row.rank, jpeg, labels_of(row), row.name))
 
 
 def import_tensorflow() -> ModuleType:
@@ -58,7 +64,7 @@ def import_tensorflow() -> ModuleType:
     on stderr that none of its settings silences; what goes wrong in importing it still raises. Writing needs no GPU.
     """
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"})
-    stderr = os.dup(2)
+    stderr = os.dup(2)  # the C++ library writes to the descriptor, past Python's sys.stderr
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -85,11 +91,11 @@ class RecordWriter:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[RecordWriter]:
+def opened_writer(path: Path) -> Iterator[RecordWriter]:
     """Write a TFRecord file and its index; each appears whole or not at all, after the block.
 
     Raises:
-        UserError: tensorflow cannot write the file.
+        UnusableOutput: tensorflow cannot write the file.
     """
     tf = import_tensorflow()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,16 +107,11 @@ def writing(path: Path) -> Iterator[RecordWriter]:
         ):
             yield RecordWriter(tf_writer, index)
     except tf.errors.OpError as error:
-        raise UserError(f"{path}: {error.message}; make room there, or name another --output-path") from None
+        raise UnusableOutput(f"{path}: {error.message}; make room there") from None
 
 
-Prepared = Iterator[tuple[Sequence[Row], list[bytes | str]]]
+Prepared = Iterator[tuple[Sequence[Row], Sequence[bytes | str]]]
 Prepare = Callable[[Iterator[list[Row]]], Prepared]
-
-
-def here(folder: Path, settings: Settings) -> Prepare:
-    """Prepare in this process."""
-    return lambda given: ((rows, prepare_records(folder, settings, rows)) for rows in given)
 
 
 def write_shard(
@@ -121,25 +122,32 @@ def write_shard(
     Args:
         prepare: given batches of rows, yields each with what `prepare_records` makes of it.
         progress: called with the number of pictures done since its last call.
+
+    Raises:
+        UnusableOutput: tensorflow cannot write the file.
     """
     skipped: list[tuple[str, str]] = []
     counts: Counter[int] = Counter()
-    stats_path(shard.path).unlink(missing_ok=True)
-    with writing(shard.path) as writer:
+    stats_path(shard.path).unlink(missing_ok=True)  # while the file is being replaced, it is not finished
+    with opened_writer(shard.path) as writer:
         for batch, results in prepare(batches(rows, BATCH)):
             for row, result in zip(batch, results, strict=True):
                 if isinstance(result, str):
                     skipped.append((printable(row.name), printable(result)))
                 else:
                     writer.write(result)
-                    counts.update(np.frombuffer(row.labels, LABEL_TYPE).tolist())
+                    counts.update(labels_of(row))
             progress(len(batch))
     stats = Stats(shard.made_of, writer.records, writer.bytes, skipped, dict(sorted(counts.items())))
     write_json(stats_path(shard.path), asdict(stats))
     return stats
 
 
-def write_alone(folder: Path, settings: Settings, job: tuple[Shard, list[Row]]) -> None:
-    """Write a shard in this process: what a Dask worker does."""
+def write_shard_in_one_process(folder: Path, settings: PictureSettings, job: tuple[Shard, list[Row]]) -> None:
+    """Write a shard and prepare its pictures in this process: what a worker of Dask does."""
     shard, rows = job
-    write_shard(shard, iter(rows), here(folder, settings))
+
+    def prepare(given: Iterator[list[Row]]) -> Prepared:
+        return ((batch, prepare_records(folder, settings, batch)) for batch in given)
+
+    write_shard(shard, iter(rows), prepare)

@@ -1,4 +1,4 @@
-"""plan.py: which pictures a dataset has, in which order they are written, and what is read again.
+"""catalog.py: which pictures a dataset has, in which order they are written, and what is read again.
 
 python -m pytest tests/tfrecord/test_catalog.py
 """
@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagger.files import UserError
 from tagger.tfrecord import pairs
-from tagger.tfrecord.catalog import Plan
+from tagger.tfrecord.catalog import Catalog, UnusableOutput
 from tagger.tfrecord.pairs import Scanned
 from tests.helpers import write_pair, write_txts
 
@@ -36,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reading(contents: Sequence[bytes]) -> Callable[[Iterator[list]], Iterator[tuple]]:
-    """A `read` for Plan.scan: the first pairs hold `contents`, the others nothing."""
+    """A `read` for Catalog.scan: the first pairs hold `contents`, the others nothing."""
 
     def result(image: str) -> Scanned | str:
         number = int(image[:2])
@@ -47,15 +46,16 @@ def reading(contents: Sequence[bytes]) -> Callable[[Iterator[list]], Iterator[tu
     return lambda batches: ((batch, [result(image) for image, _ in batch]) for batch in batches)
 
 
-def planned(folder: Path, contents: Sequence[bytes], ratio: float, seed: int = 0) -> tuple[list[bytes], list[bytes]]:
+def divided(folder: Path, contents: Sequence[bytes], ratio: float, seed: int = 0) -> tuple[list[bytes], list[bytes]]:
     """The digests of train and of val."""
-    path = folder.parent / "plan.sqlite"
+    path = folder.parent / "catalog.sqlite"
     path.unlink(missing_ok=True)
-    with closing(Plan(path, folder)) as each:
-        assert each.list_folder() == PAIRS
+    with closing(Catalog(path, folder)) as each:
+        each.list_folder()
+        assert each.images() == PAIRS
         assert sum(each.scan(reading(contents))) == PAIRS
-        count, border = each.arrange(INDEX, seed), each.border(ratio)
-        assert count == len(contents)
+        count, border = each.put_in_order(INDEX, seed), each.border(ratio)
+        assert count == each.count() == len(contents)
         assert len(list(each.problems())) == PAIRS - count
         return [row.digest for row in each.rows(0, border)], [row.digest for row in each.rows(border, count)]
 
@@ -68,7 +68,7 @@ contents = st.lists(st.binary(max_size=2), max_size=PAIRS)
 def test_the_split_takes_the_smallest_digests(folder: Path, contents: list[bytes], ratio: float) -> None:
     ordered = sorted(hashlib.sha256(data).digest() for data in contents)
     border = round(len(contents) * ratio)
-    assert planned(folder, contents, ratio) == (ordered[:border], ordered[border:])
+    assert divided(folder, contents, ratio) == (ordered[:border], ordered[border:])
 
 
 @settings(max_examples=30)
@@ -77,20 +77,20 @@ def test_neither_order_nor_names_change_the_split(
     folder: Path, contents: list[bytes], ratio: float, seed: int, random: Any
 ) -> None:
     shuffled = random.sample(contents, len(contents))
-    assert planned(folder, contents, ratio, seed) == planned(folder, shuffled, ratio, seed)
+    assert divided(folder, contents, ratio, seed) == divided(folder, shuffled, ratio, seed)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=PAIRS), st.floats(0, 1), st.integers(0, 3))
 def test_equal_pictures_are_never_on_both_sides(folder: Path, contents: list[bytes], ratio: float, seed: int) -> None:
-    train, val = planned(folder, contents, ratio, seed)
+    train, val = divided(folder, contents, ratio, seed)
     assert not set(train) & set(val)
     assert len(train) >= round(len(contents) * ratio)
 
 
 def test_another_seed_gives_another_division_and_order(folder: Path) -> None:
     different = [b"%d" % number for number in range(PAIRS)]
-    divisions = [planned(folder, different, 0.5, seed) for seed in range(4)]
+    divisions = [divided(folder, different, 0.5, seed) for seed in range(4)]
     assert len({frozenset(train) for train, _ in divisions}) == 4
     assert len({tuple(train + val) for train, val in divisions}) == 4
 
@@ -98,7 +98,7 @@ def test_another_seed_gives_another_division_and_order(folder: Path) -> None:
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
-def read_pairs(each: Plan, folder: Path) -> list[str]:
+def read_pairs(each: Catalog, folder: Path) -> list[str]:
     """Scan, and say which images were read."""
     found: list[str] = []
 
@@ -116,24 +116,24 @@ def test_only_what_is_new_or_changed_is_read_again(tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     for name in ("a", "b", "c", "gone"):
         write_pair(folder, f"{name}.png", ["general"])
-    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         assert read_pairs(each, folder) == ["a.png", "b.png", "c.png", "gone.png"]
         assert read_pairs(each, folder) == []
     write_txts(folder, a="general,solo")
     write_pair(folder, "b.png", ["general"], grey=9)
     write_pair(folder, "new.png", ["general"])
     (folder / "gone.png").unlink()
-    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         assert read_pairs(each, folder) == ["a.png", "b.png", "new.png"]
         assert each.tag_counts() == {"general": 4, "solo": 1}
         assert each.txt_without_image() == (1, "gone.txt")
 
 
 @pytest.mark.parametrize("spoil", ["another dataset", "not a database", "another version"])
-def test_a_plan_that_is_of_no_use_is_made_anew(tmp_path: Path, spoil: str) -> None:
-    folder, path = tmp_path / "dataset", tmp_path / "plan.sqlite"
+def test_a_database_that_is_of_no_use_is_made_anew(tmp_path: Path, spoil: str) -> None:
+    folder, path = tmp_path / "dataset", tmp_path / "catalog.sqlite"
     write_pair(folder, "a.png", ["general"])
-    with closing(Plan(path, tmp_path if spoil == "another dataset" else folder)) as each:
+    with closing(Catalog(path, tmp_path if spoil == "another dataset" else folder)) as each:
         read_pairs(each, folder if spoil != "another dataset" else tmp_path)
     if spoil == "not a database":
         path.write_bytes(b"no database" * 1000)
@@ -141,15 +141,15 @@ def test_a_plan_that_is_of_no_use_is_made_anew(tmp_path: Path, spoil: str) -> No
         with closing(sqlite3.connect(path)) as database:
             database.execute("UPDATE about SET value = '0' WHERE key = 'version'")
             database.commit()
-    with closing(Plan(path, folder)) as each:
+    with closing(Catalog(path, folder)) as each:
         assert read_pairs(each, folder) == ["a.png"]
 
 
 def problems(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "dataset"
-    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         read_pairs(each, folder)
-        each.arrange(INDEX, 0)
+        each.put_in_order(INDEX, 0)
         return dict(each.problems())
 
 
@@ -184,7 +184,7 @@ def test_tags_that_are_none(tmp_path: Path) -> None:
     write_pair(folder, "a.png", ["general", "nul\0", "x" * 256, "x" * 255])
     write_pair(folder, "b.png", ["\x1b[31m"])
     write_pair(folder, "c.png", []).with_suffix(".txt").write_bytes(b"general," * 200_000)
-    with closing(Plan(tmp_path / "plan.sqlite", folder)) as each:
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         read_pairs(each, folder)
         assert each.tag_counts() == {"general": 1, "x" * 255: 1}
         assert each.tags_left_out() == 2
@@ -194,8 +194,11 @@ def test_tags_that_are_none(tmp_path: Path) -> None:
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with closing(Plan(tmp_path / "plan.sqlite", tmp_path)), pytest.raises(UserError, match="another run is at work"):
-        Plan(tmp_path / "plan.sqlite", tmp_path)
+    with (
+        closing(Catalog(tmp_path / "catalog.sqlite", tmp_path)),
+        pytest.raises(UnusableOutput, match="another run is at work"),
+    ):
+        Catalog(tmp_path / "catalog.sqlite", tmp_path)
 
 
 def test_unusable_pairs_are_told_apart(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 python -m pytest tests/tfrecord/test_dask.py
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair
+from tests.helpers import ROOT, error_line, left_out, run_script, tree, write_csv, write_pair
 
 pytest.importorskip("distributed", reason="an optional requirement; pip install distributed")
 
@@ -56,6 +58,35 @@ def test_a_cluster_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None
     assert [name for name in tree(tmp_path / "dask") if name != ".plan.sqlite"] == files
     for name in files:
         assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
+
+
+def other_version(folder: Path) -> Path:
+    """A copy of the toolkit in which submodules differ: pictures stand on their heads, a function has another name."""
+    shutil.copytree(ROOT / "tagger", folder / "tagger", ignore=shutil.ignore_patterns("__pycache__"))
+    writer = folder / "tagger" / "tfrecord" / "writer.py"
+    text = writer.read_text(encoding="utf-8").replace("encode_jpeg(picture,", "encode_jpeg(picture.rotate(180),")
+    writer.write_text(text.replace("write_shard_in_one_process", "write_shard_alone"), encoding="utf-8")
+    text = (ROOT / "create_tfrecord.py").read_text(encoding="utf-8")
+    script = folder / "create_tfrecord.py"
+    script.write_text(text.replace("write_shard_in_one_process", "write_shard_alone"), encoding="utf-8")
+    return script
+
+
+def test_a_cluster_that_served_another_version_works_with_this_one(tmp_path: Path, scheduler: str) -> None:
+    for number in range(6):
+        image = write_pair(tmp_path / "dataset", f"{number}.png", ["general"])
+        Image.linear_gradient("L").rotate(10 * number).save(image)
+    other = other_version(tmp_path / "other")
+    written = {}
+    runs = (("other", other, True), ("this", "create_tfrecord.py", True), ("local", "create_tfrecord.py", False))
+    for name, script, on_cluster in runs:
+        csv_path = write_csv(tmp_path / f"{name}.csv", ["general,9"])
+        flags = ["--tags-csv", csv_path, "--output-path", name, "--img-size", 28, "--num-shards", 2]
+        done = run_script(str(script), *flags, *(["--dask", scheduler] if on_cluster else []), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        written[name] = [path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.tfrecord"))]
+    assert written["other"] != written["local"]  # the other version was at work
+    assert written["this"] == written["local"]
 
 
 def test_the_dataset_must_be_there(tmp_path: Path, scheduler: str) -> None:

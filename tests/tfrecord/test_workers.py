@@ -82,5 +82,5 @@ def test_an_error_of_the_work_itself_is_raised(workers: Workers) -> None:
 
 def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tagger.tfrecord.workers.DASK_TIMEOUT", "1s")
-    with pytest.raises(UserError, match=r"--dask tcp://127\.0\.0\.1:9: .*; start a scheduler"):
+    with pytest.raises(UserError, match=r"Dask scheduler tcp://127\.0\.0\.1:9: .*; start one with"):
         DaskWorkers("tcp://127.0.0.1:9")
