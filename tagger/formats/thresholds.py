@@ -11,6 +11,9 @@ from pathlib import Path
 from tagger.files import UserError, read_csv, read_json
 from tagger.formats.vocabulary import Vocabulary
 
+THRESHOLDS_FILE = "threshold.json"
+TAG_METRICS_FILE = "tag_metrics.csv"  # a trained model's thresholds and metrics by tag
+
 
 @dataclass(frozen=True)
 class Threshold:

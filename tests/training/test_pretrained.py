@@ -179,7 +179,10 @@ def test_a_repository_comes_from_the_hubs_cache(
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no .safetensors or .pth; name one file of weights"),
-        (lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"), "1 tags, but config.json"),
+        (
+            lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"),
+            "1 tags, but the model has 40",
+        ),
         (
             lambda folder: safetensors.torch.save_file({"x": torch.zeros(1)}, folder / "model.safetensors"),
             "does not fit eva02_tiny_patch14_336",
@@ -292,7 +295,7 @@ def test_wdtagger_loads_what_is_exported(
     config["pretrained_cfg"]["num_classes"] = len(vocabulary)
     torch.manual_seed(2)
     model = models.build(config).eval()
-    export.write_folder(exported, model.state_dict(), config, vocabulary)
+    export.write_folder(exported, model, model.state_dict(), config, vocabulary)
     # wdtagger asks the hub by name; a cache of the hub's layout answers.
     repository = tmp_path / "hub" / "models--somebody--tagger"
     shutil.copytree(exported, repository / "snapshots" / "1")
