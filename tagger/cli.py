@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import traceback
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn

@@ -5,6 +5,7 @@ python -m pytest tests/inference/test_report.py -rs     # says why the browser's
 
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ from PIL import ExifTags, Image
 import wdv3_pytorch
 from examples.sample_booru.drawing import draw_post
 from models import make_config
-from tagger import files
 from tagger.formats.vocabulary import Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, Syntax
@@ -136,7 +136,7 @@ def test_the_report_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(files.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         write(out, [entry(draw(tmp_path / "1.jpg"))])
     assert out.read_bytes() == before
