@@ -10,8 +10,6 @@ import functools
 import io
 import os
 import sys
-import tempfile
-import traceback
 from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,6 +119,9 @@ def _drop_stdout() -> None:
 
 def _keep_traceback() -> str:
     """Write the current exception's traceback to a file; its path, or the traceback itself where no file can be."""
+    import tempfile  # late, with traceback: they take 5 % of an answer from the cache
+    import traceback
+
     text = traceback.format_exc()
     try:
         with tempfile.NamedTemporaryFile(

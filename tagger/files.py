@@ -12,7 +12,6 @@ import io
 import itertools
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -154,7 +153,9 @@ def locked(lock: Path, busy: str, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another run holds it; the message names that run.
     """
-    import filelock  # here, for an answer from the cache needs no lock
+    import platform  # late, like the next: an answer from the cache needs no lock
+
+    import filelock
 
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = filelock.FileLock(lock, blocking=False)
