@@ -9,6 +9,7 @@ import errno
 import functools
 import io
 import os
+import re
 import sys
 from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 from collections.abc import Callable, Sequence
@@ -50,11 +51,13 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, *, doc: str, separator: str = "-") -> None:
         super().__init__(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
         self.separator = separator
+        self._given: list[str] = []
         self.add_argument("--version", action="version", version=VERSION)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse's own, which others call
         args = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args([self._respell(argument) for argument in args], namespace)
+        self._given = [self._respell(argument) for argument in args]
+        return super().parse_known_args(self._given, namespace)
 
     def _respell(self, argument: str) -> str:
         flag, equals, value = argument.partition("=")
@@ -63,6 +66,10 @@ class ArgumentParser(argparse.ArgumentParser):
         return "--" + flag[2:].replace("-", self.separator).replace("_", self.separator) + equals + value
 
     def error(self, message: str) -> NoReturn:
+        if match := re.fullmatch(r"argument (--[\w-]+)(?:/\S+)?: expected .*argument.*", message):
+            at = self._given.index(match[1]) if match[1] in self._given else -1
+            if 0 <= at < len(self._given) - 1 and (value := self._given[at + 1]).startswith("-"):
+                message += f"; a value that begins with a dash is written {match[1]}={value}"
         self.exit(UNUSABLE, f"{self.prog}: error: {message} (see --help)\n")
 
 

@@ -172,6 +172,8 @@ def locked(lock: Path, busy: str, wait: bool = False) -> Iterator[None]:
             lock.write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()})", encoding="utf-8")
         yield
     finally:
+        with contextlib.suppress(OSError):
+            lock.write_text("", encoding="utf-8")
         held.release()
 
 
