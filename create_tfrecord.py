@@ -9,6 +9,10 @@ it was; the output depends on the input and the flags alone, and not on the mach
 1,200 x 1,700 JPEGs of 250 kB to 224 x 224: 358 images/s on two cores, 10 times the plain way (benchmarks/tfrecord.py).
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -22,7 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tagger import cli, files, images
+from tagger import files, images
 from tagger.files import UserError
 from tagger.formats.pairs import IMAGE_SUFFIXES
 from tagger.formats.records import About

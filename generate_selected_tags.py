@@ -8,6 +8,10 @@ vocabulary before training; later it can only grow at its end. What a dataset's 
 simple_dan_crawl.py --categories …) or --categories-from does not know is general (0): edit that column by hand.
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -19,7 +23,6 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from tagger import cli
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json

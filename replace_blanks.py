@@ -11,6 +11,10 @@ Only a .txt with a picture beside it is touched. UTF-16, GBK and Shift-JIS becom
 replace_blanks.undo.jsonl, and --undo brings it back.
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +22,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tagger import cli
 from tagger.files import UserError, locked_folder, write_text
 from tagger.formats import text_encoding
 from tagger.formats.pairs import captions_of

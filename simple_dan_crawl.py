@@ -8,6 +8,10 @@ command goes on where the last one ended, however it ended; --update fetches wha
 from HTTPS_PROXY or ALL_PROXY, also of the kind socks5://.
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import contextlib
 import math
 import sys
@@ -17,7 +21,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tagger import cli
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.crawler import FAILED, SAVED, Crawl, CrawlSettings, FailingAlike, NeverBegun, OrderedUpdate
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE

@@ -10,6 +10,10 @@ and for the best epoch threshold.json and tag_metrics.csv. On stdout a line of v
 the progress.
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import argparse
 import contextlib
 import math
@@ -24,7 +28,6 @@ from torch import Tensor, nn
 
 import models
 from models import MODELS, make_config
-from tagger import cli
 from tagger.device import DEVICES
 from tagger.files import UserError, write_table
 from tagger.formats.checkpoint import best_name, epoch_name

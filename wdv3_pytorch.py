@@ -8,6 +8,10 @@ Edit threshold.json and run it again: the probabilities come from a cache. WD v3
 go to stdout, everything else to stderr.
 """
 
+from tagger import cli  # first, so that an interrupt while the others are imported is one line
+
+# isort: split
+
 import argparse
 import contextlib
 import sys
@@ -16,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tagger import cli
 from tagger.device import DEVICES
 from tagger.files import UserError, replacing
 from tagger.formats.checkpoint import ModelFiles, check_vocabulary, fetch, locate, read_config

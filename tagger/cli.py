@@ -14,6 +14,7 @@ import sys
 from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from tagger.files import UserError
@@ -153,6 +154,19 @@ def warn(message: str) -> None:
             tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
+
+
+def _tell_of_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A sys.excepthook for an interrupt before `main` began, or after it ended."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# At import, and scripts import this module before all others: torch alone takes three seconds to be imported, in which
+# people think better of what they have begun.
+sys.excepthook = _tell_of_interrupt
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@ import argparse
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -166,3 +167,23 @@ def test_numbers_of_things(number: int, words: str) -> None:
 def test_the_version_is_the_top_of_the_changelog() -> None:
     newest = re.search(r"^## (\S+),", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest and newest[1] == cli.VERSION
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("script", ["train_pytorch.py", "create_tfrecord.py", "simple_dan_crawl.py"])
+def test_an_interrupt_while_modules_are_imported_is_one_line(script: str, tmp_path: Path) -> None:
+    # The last thing before the heavy imports; then the interrupt comes at once.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys, threading, time\n"
+        "def interrupt():\n"
+        "    while 'tagger.cli' not in sys.modules or not hasattr(sys.modules['tagger.cli'], 'command'):\n"
+        "        time.sleep(0.001)\n"
+        "    time.sleep(0.05)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+    )
+    done = run_script(script, "--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode in (0, 130, -signal.SIGINT)
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert done.stderr == f"{script}: interrupted\n"
