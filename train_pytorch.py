@@ -397,16 +397,8 @@ def run_epoch(trainer: Trainer) -> str:
     evaluation = trainer.validate() if trainer.val_split.batches.length else None
     metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
     speed = {"images_per_s": images_per_second, **utilisation(trainer, images_per_second)}
-    trainer.history.append(
-        {
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "lr": learning_rate,
-            "train_loss": train_loss,
-            **metrics,
-            **speed,
-        }
-    )
+    row = {"epoch": progress.epoch, "step": progress.step, "lr": learning_rate, "train_loss": train_loss}
+    trainer.history.append(row | metrics | speed)
     metric = EARLY_STOPPING_METRICS[trainer.settings.recipe.early_stopping_metric]
     better = trainer.rate_epoch(metric.score(metrics))
     if world.is_first:
