@@ -7,7 +7,9 @@ goes on at any step as if nothing had happened, whatever the number of decoding 
     loader = make_loader(TaggedImages(records, 224, "RGB"), batches, num_workers=4, device=torch.device("cpu"))
 """
 
+import atexit
 import math
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -246,6 +248,8 @@ def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
 
 def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> Loader:
     """A loader that decodes the batches in `num_workers` processes (0: in this one) and yields them in their order."""
+    if num_workers:
+        atexit.register(_kill_workers)
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -260,6 +264,12 @@ def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, 
 def _leave_stopping_to_the_trainer(worker: int) -> None:
     """torchrun and Slurm send SIGTERM to all processes; without its workers the trainer could not end its step."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    """At the end of a process that an error ends, Python sends its workers a SIGTERM, and would wait for ever."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 @dataclass(frozen=True)

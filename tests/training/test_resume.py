@@ -147,6 +147,18 @@ def test_sigterm_for_the_whole_group(records: Path, tmp_path: Path) -> None:
     assert (tmp_path / "resume_00000003.pt").exists()
 
 
+def test_an_error_ends_the_decoding_processes_too(records: Path, tmp_path: Path) -> None:
+    """One that nobody has foreseen, whose traceback keeps the loader alive."""
+    code = ENDED_AFTER.replace("os.kill(os.getpid(), number)", "raise RuntimeError('unforeseen')")
+    command = [sys.executable, "-c", code, "3", "0", *flags(records, tmp_path, "--num_workers", 2)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1 and "unforeseen" in err
+
+
 def test_processes_that_find_different_states_are_refused(records: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Two machines, each with a folder of its own; only the first has the state."""
     shutil.copytree(undisturbed, tmp_path / "0")
