@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from tagger import cli, files, images
 from tagger.files import UserError
+from tagger.formats.pairs import IMAGE_SUFFIXES
 from tagger.formats.records import About
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
@@ -195,7 +196,9 @@ def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, int]]:
     """
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
-    vocabulary = read_vocabulary(settings.tags_csv)
+    vocabulary = read_vocabulary(
+        settings.tags_csv, "make it with generate_selected_tags.py, or name another --tags-csv"
+    )
     categories_file = settings.folder / CATEGORIES_FILE
     return vocabulary, read_categories(categories_file) if categories_file.exists() else {}
 
@@ -373,7 +376,7 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
     """Say what is odd about the dataset without being wrong, and what was made of it."""
     alone, first = catalog.txt_without_image()
     if alone:
-        suffixes = ", ".join(images.IMAGE_SUFFIXES)
+        suffixes = ", ".join(IMAGE_SUFFIXES)
         cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
     if equal := catalog.equal_pictures():
         equal_ones = f"{equal} images equal another one; equal ones are all in train or all in val"

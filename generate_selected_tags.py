@@ -41,6 +41,7 @@ from tagger.formats.vocabulary import (
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
+NO_PAIRS = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
 FLAGS = SettingNames(
     base_url="--base-url", rate="--rate", login="--login", api_key="--api-key", query="--tag-categories"
 )
@@ -188,7 +189,7 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
 
 def read_dataset(source: DatasetSource) -> tuple[pd.DataFrame, list[str]]:
     """The tags of a dataset and the ratings, with their uses; and a line for each txt that could not be read."""
-    paths = tag_files(source.folder)
+    paths = tag_files(source.folder, NO_PAIRS)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
     problems = []
@@ -277,7 +278,7 @@ def check_output(output: Output) -> None:
         UserError: the message says why.
     """
     if output.append:
-        read_vocabulary(output.path)
+        read_vocabulary(output.path, "name another CSV with --append-to")
     elif output.path.exists() and not output.overwrite:
         raise UserError(
             f"{output.path}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "

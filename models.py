@@ -83,6 +83,12 @@ def make_config(
     }
 
 
+def model_name(config: Mapping[str, Any]) -> str:
+    """Ours for an architecture that we offer, else timm's: what checkpoints are named after."""
+    architecture: str = config["architecture"]
+    return next((name for name, spec in MODELS.items() if spec["architecture"] == architecture), architecture)
+
+
 def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
     """The model that a config describes, its weights initialised at random.
 
@@ -107,11 +113,13 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
             # a config.json is a stranger's file: it shall not make timm fetch or unpickle anything.
             if not timm.is_model(architecture):
                 raise ValueError("timm knows no such model")
-            return timm.model_entrypoint(architecture)(**arguments | {"pretrained": False})
-        return Eva(**COMMON | {key: value for key, value in ours.items() if key != "architecture"} | arguments)
+            model: nn.Module = timm.model_entrypoint(architecture)(**arguments | {"pretrained": False})
+        else:
+            model = Eva(**COMMON | {key: value for key, value in ours.items() if key != "architecture"} | arguments)
     except Exception as error:  # whatever a stranger's arguments make timm and torch stumble over
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({reason}); check it") from None
+    return model
 
 
 def load(config: Mapping[str, Any], path: Path | str) -> nn.Module:

@@ -10,11 +10,12 @@ and for the best epoch threshold.json and tag_metrics.csv. On stdout a line of v
 the progress.
 """
 
+import argparse
+import contextlib
 import math
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,181 +25,180 @@ from torch import Tensor, nn
 import models
 from models import MODELS, make_config
 from tagger import cli
-from tagger.files import UserError, write_json, write_table
-from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, write_vocabulary
+from tagger.device import DEVICES
+from tagger.files import UserError, write_table
+from tagger.formats.checkpoint import best_name, epoch_name
+from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import load_weights, save_weights
 from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
-from tagger.training.data import EpochBatches, TaggedImages, TaggedRecords, make_loader, open_records
+from tagger.training.checkpoints import DifferentSettings
+from tagger.training.data import ImagesTooSmall, TaggedRecords, load_splits, open_records
 from tagger.training.distributed import World
+from tagger.training.evaluation import EARLY_STOPPING_METRICS, Evaluation
 from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
 from tagger.training.optimizer import OPTIMIZERS, static_bytes
-from tagger.training.trainer import Progress, Stopped, Trainer
+from tagger.training.settings import TrainingSettings
+from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer
 
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
-FROM_SCRATCH = {"optimizer": "muon", "patch_dropout": 0.75, "layer_decay": 1.0}
+FROM_SCRATCH = TrainingSettings().flat()
 FROM_PRETRAINED = {"optimizer": "adamw", "patch_dropout": 0.0, "layer_decay": 0.75}
 BEST_START = "SmilingWolf/wd-eva02-large-tagger-v3"  # the best public weights for these tags
 
 
-def parse_arguments(argv: Sequence[str] | None) -> Any:
-    parser = cli.ArgumentParser(doc=__doc__ or "", separator="_")
-    data = parser.add_argument_group("data")
-    data.add_argument("--dataset_root", type=Path, default="output-datasets", help="what create_tfrecord.py wrote")
-    data.add_argument(
-        "--image_size", type=cli.positive_int, default=224, help="side of the model's input in pixels, divisible by 14"
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+def defaults_of(name: str) -> str:
+    """The two defaults of a flag that depends on where the weights come from, for its help."""
+    return f"(default: {FROM_SCRATCH[name]} from scratch, {FROM_PRETRAINED[name]} with --pretrained)"
+
+
+def add_data_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset_root", type=Path, help="what create_tfrecord.py wrote")
+    group.add_argument(
+        "--image_size", type=cli.positive_int, help="side of the model's input in pixels, divisible by 14"
     )
-    data.add_argument("--hflip", type=cli.fraction, default=0.5, help="probability of a horizontal flip in training")
-    data.add_argument(
+    group.add_argument("--hflip", type=cli.fraction, help="probability of a horizontal flip in training")
+    group.add_argument(
         "--crop_min",
         type=cli.positive_fraction,
-        default=0.87,
         help="training sees random square crops of at least this side, 1 = none",
     )
-    data.add_argument(
-        "--cutout",
-        type=cli.fraction,
-        default=0.0,
-        help="share of the area that a grey square hides in training, 0 = none",
+    group.add_argument(
+        "--cutout", type=cli.fraction, help="share of the area that a grey square hides in training, 0 = none"
     )
-    data.add_argument(
+    group.add_argument(
         "--num_workers",
         type=cli.non_negative_int,
         help="decoding processes (default: up to 8 with a GPU, none without)",
     )
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=MODELS, help=f"(default: {DEFAULT_MODEL}, or what --pretrained is)")
-    model.add_argument(
+
+
+def add_model_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", choices=MODELS, help=f"(default: {DEFAULT_MODEL}, or what --pretrained is)")
+    group.add_argument(
         "--pretrained",
         metavar="PATH|ID",
         help="start from these weights: a folder or file with config.json and selected_tags.csv beside it, or a "
         "repository of the Hugging Face hub; the head is carried over by tag name",
     )
-    model.add_argument(
-        "--drop_path", type=cli.fraction, default=0.0, help="stochastic depth: share of blocks skipped, rising to this"
+    group.add_argument(
+        "--drop_path", type=cli.fraction, help="stochastic depth: share of blocks skipped, rising to this"
     )
-    model.add_argument(
+    group.add_argument(
         "--patch_dropout",
         type=cli.proper_fraction,
-        help="share of the patches that training leaves out, which saves as much time (default: 0.75 from scratch, "
-        "0 with --pretrained)",
+        help="share of the patches that training leaves out, which saves as much time " + defaults_of("patch_dropout"),
     )
-    model.add_argument(
+    group.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
     )
-    model.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
-    training = parser.add_argument_group("training")
-    training.add_argument("--batch_size", type=cli.positive_int, default=32, help="per process")
-    training.add_argument("--epochs", type=cli.non_negative_int, default=10, help="0: only convert --pretrained")
-    training.add_argument(
+    group.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
+
+
+def add_recipe_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--batch_size", type=cli.positive_int, help="per process")
+    group.add_argument("--epochs", type=cli.non_negative_int, help="0: only convert --pretrained")
+    group.add_argument(
         "--grad_accumulation",
         type=cli.positive_int,
-        default=1,
         metavar="N",
         help="batches per step: N x batch_size images, in the memory of one batch",
     )
-    training.add_argument(
+    group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
-        help="muon: Muon for the blocks' matrices and AdamW for all else (default: muon from scratch, adamw with "
-        "--pretrained)",
+        help="muon: Muon for the blocks' matrices and AdamW for all else " + defaults_of("optimizer"),
     )
-    training.add_argument(
-        "--lr",
-        type=cli.positive_float,
-        default=1e-4,
-        help="peak learning rate; 4e-3 suits the tiny and small models from scratch",
+    group.add_argument(
+        "--lr", type=cli.positive_float, help="peak learning rate; 4e-3 suits the tiny and small models from scratch"
     )
-    training.add_argument(
-        "--warmup",
-        type=cli.fraction,
-        default=0.1,
-        help="share of all steps in which the rate rises to its peak; then a cosine to 0",
+    group.add_argument(
+        "--warmup", type=cli.fraction, help="share of all steps in which the rate rises to its peak; then a cosine to 0"
     )
-    training.add_argument(
-        "--weight_decay", type=cli.non_negative_float, default=0.05, help="of matrices; norms and biases have none"
-    )
-    training.add_argument(
+    group.add_argument("--weight_decay", type=cli.non_negative_float, help="of matrices; norms and biases have none")
+    group.add_argument(
         "--layer_decay",
         type=cli.positive_fraction,
-        help="rate of each block to the one above, 1 = all alike (default: 1 from scratch, 0.75 with --pretrained)",
+        help="rate of each block to the one above, 1 = all alike " + defaults_of("layer_decay"),
     )
-    training.add_argument(
-        "--ema_decay",
-        type=cli.fraction,
-        default=0.0,
-        help="checkpoints hold an exponential moving average of the weights, 0 = off",
+    group.add_argument(
+        "--ema_decay", type=cli.fraction, help="checkpoints hold an exponential moving average of the weights, 0 = off"
     )
-    training.add_argument("--loss", choices=LOSSES, default="bce", help="binary cross-entropy or asymmetric loss")
-    training.add_argument(
+    group.add_argument("--loss", choices=LOSSES, help="binary cross-entropy or asymmetric loss")
+    group.add_argument(
         "--frequency_weighting",
         type=cli.fraction,
-        default=0.0,
         metavar="POWER",
         help="weigh the positives of rare tags by (mean frequency / frequency) ** POWER",
     )
-    training.add_argument(
+    group.add_argument(
         "--mixup",
         type=cli.non_negative_float,
-        default=0.0,
         metavar="ALPHA",
         help="blend pairs of images by Beta(ALPHA, ALPHA), 0 = off",
     )
-    training.add_argument(
-        "--patience",
-        type=cli.non_negative_int,
-        default=5,
-        help="stop after so many epochs without a better one, 0 = never",
+    group.add_argument(
+        "--patience", type=cli.non_negative_int, help="stop after so many epochs without a better one, 0 = never"
     )
-    training.add_argument(
+    group.add_argument(
         "--early_stopping_metric",
-        choices=("loss", "map"),
-        default="loss",
+        choices=EARLY_STOPPING_METRICS,
         help="what makes an epoch better, on the validation split",
     )
-    training.add_argument("--seed", type=cli.non_negative_int, default=0, help="of everything random")
-    training.add_argument(
-        "--device",
-        choices=("auto", "cuda", "cpu", "mps"),
-        default="auto",
-        help="auto: a GPU where there is one, and bfloat16 autocast on CUDA",
+    group.add_argument("--seed", type=cli.non_negative_int, help="of everything random")
+    group.add_argument(
+        "--device", choices=DEVICES, help="auto: a GPU where there is one, and bfloat16 autocast on CUDA"
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--output_dir", type=Path, default="checkpoints", help="checkpoints and config.json")
-    output.add_argument("--overwrite", action="store_true", help="replace the checkpoints of an earlier run")
-    output.add_argument(
+
+
+def add_output_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", type=Path, help="checkpoints and config.json")
+    group.add_argument("--overwrite", action="store_true", help="replace the checkpoints of an earlier run")
+    group.add_argument(
         "--resume",
         nargs="?",
         const="last",
         choices=("last", "auto"),
         help="go on with the run in --output_dir; auto: or begin where there is none",
     )
-    output.add_argument(
+    group.add_argument(
         "--save_every_steps",
         type=cli.non_negative_int,
-        default=0,
         metavar="N",
         help="write what --resume needs also every N steps; always after every epoch",
     )
-    output.add_argument(
+    group.add_argument(
         "--keep_checkpoints",
         type=cli.non_negative_int,
-        default=0,
         metavar="N",
         help="keep the checkpoints of the newest N epochs and the best, 0 = all",
     )
-    output.add_argument(
+    group.add_argument(
         "--export_dir",
         type=Path,
         help="at the end, write the best model as a Hugging Face style folder for timm and wdtagger",
     )
-    output.add_argument(
+    group.add_argument(
         "--dry_run", action="store_true", help="print model, classes, steps and a memory estimate, and stop"
     )
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.ArgumentParser(doc=__doc__ or "", separator="_")
+    # Each flag is a field of the settings and has its default; None where the default depends on --pretrained.
+    parser.set_defaults(**FROM_SCRATCH | dict.fromkeys(FROM_PRETRAINED))
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_recipe_flags(parser)
+    add_output_flags(parser)
     arguments = parser.parse_args(argv)
-    for name, value in (FROM_PRETRAINED if arguments.pretrained else FROM_SCRATCH).items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
     if arguments.epochs == 0 and not arguments.pretrained:
         parser.error("--epochs 0 only converts; name what with --pretrained")
     if arguments.export_dir and arguments.export_dir.resolve() == arguments.output_dir.resolve():
@@ -208,140 +208,237 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     return arguments
 
 
+def make_settings(arguments: argparse.Namespace) -> TrainingSettings:
+    """The settings that the flags ask for; what nobody asked for depends on where the weights come from."""
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    return TrainingSettings.from_flat((FROM_PRETRAINED if arguments.pretrained else {}) | given)
+
+
+@contextlib.contextmanager
+def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[None]:
+    """Add to the errors of a run the flags that help. Only this script knows them; the errors bring the facts."""
+    batch_size = f"--batch_size {settings.recipe.batch_size}"
+    try:
+        yield
+    except ImagesTooSmall as error:
+        raise UserError(
+            f"{error}; pass --image_size {error.stored} or run create_tfrecord.py --img-size {error.wanted}"
+        ) from None
+    except NotFinite as error:
+        raise UserError(
+            f"--lr: {error}; start again with a lower --lr and another --output_dir, perhaps with --pretrained from "
+            "the last checkpoint"
+        ) from None
+    except DifferentSettings as error:
+        is_flag = error.name in settings.flat()
+        setting = f"--{error}" if is_flag else str(error)
+        hint = f"pass --{error.name} {error.saved}" if is_flag else "go on with what it began with"
+        raise UserError(f"{setting}; {hint}, or begin another run with another --output_dir") from None
+    except OutOfMemory as error:
+        if error.fitting:
+            batches = settings.recipe.grad_accumulation * (settings.recipe.batch_size // error.fitting)
+            hint = (
+                f"{error.fitting} {'fits' if error.tried else 'may fit'}: pass --batch_size {error.fitting} "
+                f"--grad_accumulation {batches}, or --grad_checkpointing"
+            )
+        else:
+            hint = "not even 1 fits; pass --grad_checkpointing, a smaller --image_size or a smaller --model"
+        raise UserError(f"{batch_size}: {error}; {hint}") from None
+    except torch.OutOfMemoryError:  # not in a training step, which knows what would fit
+        raise UserError(
+            f"{batch_size}: out of memory on {device}; halve it, or pass a smaller --image_size or --model"
+        ) from None
+
+
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def open_checked(settings: TrainingSettings) -> TaggedRecords:
+    """The records, with all that this run needs of them.
+
+    Raises:
+        UserError: see `open_records`; or epochs shall be judged by a validation split that is not there.
+    """
+    root = settings.data.dataset_root
+    hint = "make it with create_tfrecord.py, or name another folder with --dataset_root"
+    records = open_records(root, settings.data.image_size, hint)
+    metric = settings.recipe.early_stopping_metric
+    if EARLY_STOPPING_METRICS[metric].needs_validation and not len(records.val):
+        raise UserError(
+            f"--early_stopping_metric {metric}: {root} has no validation split; leave the flag out, or run "
+            "create_tfrecord.py with a lower --split-ratio"
+        )
+    return records
+
+
+def find_state(settings: TrainingSettings) -> dict[str, Any] | None:
+    """The state of the run that shall go on, or None where a run begins.
+
+    Raises:
+        UserError: --resume is given, and there is none that can be read.
+    """
+    folder = settings.run.output_dir
+    if not settings.run.resume:
+        return None
+    state = checkpoints.newest_state(folder, hint="start again with --overwrite")
+    if state is None and settings.run.resume == "last":
+        raise UserError(f"{folder}: no {checkpoints.STATE_PATTERN} of an earlier run; leave --resume out to begin")
+    return state
+
+
 def make_model(
-    arguments: Any, vocabulary: Vocabulary, frequency: Tensor, going_on: dict[str, Any] | None
+    settings: TrainingSettings, vocabulary: Vocabulary, frequency: Tensor, state: dict[str, Any] | None, world: World
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model at the start of a run, and its config: from --pretrained, else from scratch.
 
     Args:
-        going_on: the config of the run that is resumed, whose weights come later.
+        frequency: the share of the training images that has each tag, (C,) in 0..1.
+        state: that of the run that goes on, whose weights come later.
 
     Raises:
         UserError: --pretrained cannot be read, or is another model than --model.
     """
-    regularisation = {"drop_path_rate": arguments.drop_path}
-    if arguments.patch_dropout:
-        regularisation["patch_drop_rate"] = arguments.patch_dropout
-    torch.manual_seed(arguments.seed)
-    if going_on:
-        check_name(arguments.model, going_on, "the run that shall go on")
-        return models.build(going_on, **regularisation), going_on
-    if not arguments.pretrained:
-        config = make_config(
-            arguments.model or DEFAULT_MODEL, arguments.image_size, len(vocabulary), tags_sha256=vocabulary.sha256
+    asked_for, image_size = settings.model.model, settings.data.image_size
+    regularisation = {"drop_path_rate": settings.model.drop_path}
+    if settings.model.patch_dropout:  # an argument that timm's ConvNeXt and Swin do not have
+        regularisation["patch_drop_rate"] = settings.model.patch_dropout
+    torch.manual_seed(settings.recipe.seed)
+    if state:
+        config = state["config"]
+        check_name(asked_for, config, "the run that shall go on")
+        return models.build(config, **regularisation), config
+    if not settings.model.pretrained:
+        world.print(
+            f"from scratch: it takes a hundred thousand images to learn to see; --pretrained {BEST_START} starts from "
+            "what a public tagger knows",
+            file=sys.stderr,
         )
+        config = make_config(asked_for or DEFAULT_MODEL, image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
         model = models.build(config, **regularisation)
         start_head_at_log_odds(model, frequency)
         return model, config
-    source = pretrained.read(arguments.pretrained)
-    config = pretrained.adapt_config(source, arguments.image_size, vocabulary)
-    check_name(arguments.model, config, f"--pretrained {source.name}")
+    source = pretrained.read(settings.model.pretrained)
+    config = pretrained.adapt_config(source, models.model_name(source.config), image_size, vocabulary)
+    check_name(asked_for, config, f"--pretrained {source.name}")
     model = models.build(config, **regularisation)
     tally = pretrained.load_into(model, source, vocabulary, frequency)
-    print(
+    world.print(
         f"{source.name}: {tally.carried} tags carried over, {tally.new} new, {tally.dropped} dropped", file=sys.stderr
     )
     return model, config
 
 
-def check_name(asked: str | None, config: dict[str, Any], of: str) -> None:
+def check_name(asked_for: str | None, config: dict[str, Any], origin: str) -> None:
     """Refuse a --model that is not the one in a config.
 
     Args:
-        of: where the config comes from.
+        origin: where the config comes from.
     """
-    if asked not in (None, name := pretrained.model_name(config)):
-        raise UserError(f"--model {asked}: {of} is {name}; leave --model out")
+    if asked_for not in (None, name := models.model_name(config)):
+        raise UserError(f"--model {asked_for}: {origin} is {name}; leave --model out")
 
 
-def prepare_output(arguments: Any, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Everything that inference needs but the weights, before the first epoch, so that any checkpoint is complete.
-
-    Raises:
-        UserError: the folder holds checkpoints of an earlier run.
-    """
-    output: Path = arguments.output_dir
-    output.mkdir(parents=True, exist_ok=True)
-    earlier = sorted([*output.glob("*_epoch_*.pth"), *output.glob("*_best.pth"), *output.glob("resume_*.pt")])
-    worth_keeping = [path for path in earlier if path != checkpoints.path_of(output, 0)]
-    if worth_keeping and not arguments.overwrite:
-        raise UserError(
-            f"{output}: holds {worth_keeping[0].name} of an earlier run; pass --resume to go on with it, --overwrite "
-            "or another --output_dir"
-        )
-    for path in earlier:  # a shorter run must not end among the later epochs of another
-        path.unlink()
-    write_vocabulary(output / VOCABULARY_FILE, vocabulary)
-    write_json(output / "config.json", config)
-
-
-def describe(trainer: Trainer, dataset: TaggedRecords) -> str:
+def describe(trainer: Trainer) -> str:
     """One line: model, parameters, classes, images, steps."""
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    together = f" in {trainer.world.size} processes" if trainer.world.size > 1 else ""
+    processes = f" in {trainer.world.size} processes" if trainer.world.size > 1 else ""
     return (
-        f"{pretrained.model_name(trainer.config)}: {parameters / 1e6:.1f} M parameters, "
-        f"{len(trainer.vocabulary)} tags, {len(dataset.train)} + {len(dataset.val)} images, "
-        f"{trainer.batches.steps} steps an epoch, on {trainer.device}{together}"
+        f"{models.model_name(trainer.config)}: {parameters / 1e6:.1f} M parameters, "
+        f"{len(trainer.vocabulary)} tags, {trainer.train_split.batches.length} + {trainer.val_split.batches.length} "
+        f"images, {trainer.steps_per_epoch} steps an epoch, on {trainer.device}{processes}"
     )
 
 
-def estimate_memory(trainer: Trainer, arguments: Any) -> str:
+def estimate_memory(trainer: Trainer) -> str:
     """One line: bytes for weights and optimizer, and for activations."""
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    static = static_bytes(parameters, ema=bool(arguments.ema_decay))
-    each = cost.activation_bytes(trainer.model.train(), arguments.image_size)
-    if trainer.device.type == "cuda":
-        each //= 2
-    total = static + each * arguments.batch_size
+    data, recipe = trainer.settings.data, trainer.settings.recipe
+    static = static_bytes(trainer.model, recipe)
+    per_image = cost.activation_bytes(trainer.model.train(), data.image_size)
+    if trainer.device.type == "cuda":  # autocast keeps bfloat16
+        per_image //= 2
+    total = static + per_image * recipe.batch_size
     return (
         f"memory: about {total / 2**30:.1f} GiB: {static / 2**30:.1f} for weights and optimizer, "
-        f"{arguments.batch_size} x {each / 2**20:.0f} MiB for activations"
+        f"{recipe.batch_size} x {per_image / 2**20:.0f} MiB for activations"
     )
 
 
-def run_epoch(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: str) -> str:
+def begin_or_go_on(trainer: Trainer, state: dict[str, Any] | None) -> None:
+    """Load the state of the run that goes on, or make the folder of a new one.
+
+    Raises:
+        UserError: the processes find different states, the run had other settings, or the folder holds another run.
+    """
+    world, run = trainer.world, trainer.settings.run
+    if not world.agree(state["progress"]["step"] if state else -1):
+        raise UserError(
+            f"{run.output_dir}: not every process finds the same state in it; name a folder that all machines share"
+        )
+    if state:
+        trainer.load_state(state)
+        progress = trainer.progress
+        world.print(f"going on at epoch {progress.epoch}, step {progress.step}", file=sys.stderr)
+        return
+    if world.is_first:
+        hint = "pass --resume to go on with it, --overwrite or another --output_dir"
+        checkpoints.prepare_output(run.output_dir, trainer.config, trainer.vocabulary, run.overwrite, hint)
+    world.wait()
+    if trainer.settings.recipe.epochs:
+        trainer.save_state()  # or a kill after the first checkpoint would leave nothing to go on from
+
+
+def run_epoch(trainer: Trainer) -> str:
     """Train and validate one epoch and write its files; the line that sums it up."""
-    at, output = trainer.progress, arguments.output_dir
-    started, before = time.monotonic(), at.images
+    progress, world = trainer.progress, trainer.world
+    started, images_before = time.monotonic(), progress.images
     train_loss = trainer.train_epoch()
-    images_per_second = (at.images - before) * trainer.world.size / (time.monotonic() - started)
-    rate = trainer.rate
-    evaluation = trainer.validate() if len(dataset.val) else None
+    images_per_second = (progress.images - images_before) * world.size / (time.monotonic() - started)
+    learning_rate = trainer.learning_rate
+    evaluation = trainer.validate() if trainer.val_split.batches.length else None
     metrics = evaluation.metrics() if evaluation else {"loss": train_loss, "mAP": math.nan}
-    speed = {"images_per_s": images_per_second}
-    peak = cost.peak_flops(trainer.device)
-    if peak and (flops := cost.training_flops(trainer.model, arguments.image_size, arguments.patch_dropout)):
-        speed["MFU"] = images_per_second / trainer.world.size * flops / peak
-    row = {"epoch": at.epoch, "step": at.step, "lr": rate, "train_loss": train_loss, **metrics, **speed}
-    trainer.history.append(row)
-
-    score = -metrics["mAP"] if arguments.early_stopping_metric == "map" else metrics["loss"]
-    better = score < at.best or at.best_epoch == 0
-    if better:
-        at.best, at.best_epoch = score, at.epoch
-    if trainer.world.is_first:
-        save_weights(output / f"{name}_epoch_{at.epoch}.pth", trainer.averaged)
-        if better:
-            save_weights(output / f"{name}_best.pth", trainer.averaged)
-            if evaluation:
-                evaluation.write(output)
-        write_table(output / "metrics.csv", trainer.history)
-        curves.draw(trainer.history, output / "curves.png")
-        checkpoints.prune_checkpoints(output, name, arguments.keep_checkpoints)
-    line = (
-        f"epoch {at.epoch}: train_loss {train_loss:.4f}, {images_per_second:.1f} images/s, "
-        f"{format_metrics(metrics | {key: value for key, value in speed.items() if key == 'MFU'})}"
-    )
+    speed = {"images_per_s": images_per_second, **utilisation(trainer, images_per_second)}
+    row = {"epoch": progress.epoch, "step": progress.step, "lr": learning_rate, "train_loss": train_loss}
+    trainer.history.append(row | metrics | speed)
+    metric = EARLY_STOPPING_METRICS[trainer.settings.recipe.early_stopping_metric]
+    better = trainer.rate_epoch(metric.score(metrics))
+    if world.is_first:
+        write_epoch(trainer, evaluation, better)
     if better and evaluation:
         trainer.report = evaluation.report()
-    trainer.progress = Progress(at.epoch + 1, step=at.step, best=at.best, best_epoch=at.best_epoch)
-    trainer.loss_sum.zero_()
-    trainer.save_state()
+    line = (
+        f"epoch {progress.epoch}: train_loss {train_loss:.4f}, {images_per_second:.1f} images/s, "
+        f"{format_metrics(metrics | {name: value for name, value in speed.items() if name == 'MFU'})}"
+    )
+    trainer.finish_epoch()
     return line
+
+
+def utilisation(trainer: Trainer, images_per_second: float) -> dict[str, float]:
+    """Model FLOPs utilisation, the share of the GPUs' peak that a run reaches; empty where either is not known."""
+    settings = trainer.settings
+    peak = cost.peak_flops(trainer.device)
+    if not peak:
+        return {}
+    flops = cost.training_flops(trainer.model, settings.data.image_size, settings.model.patch_dropout)
+    return {"MFU": images_per_second / trainer.world.size * flops / peak} if flops else {}
+
+
+def write_epoch(trainer: Trainer, evaluation: Evaluation | None, better: bool) -> None:
+    """Write what an epoch adds to the output folder.
+
+    Args:
+        evaluation: that of the validation split, where there is one.
+        better: this is the best epoch so far.
+    """
+    run, epoch, name = trainer.settings.run, trainer.progress.epoch, models.model_name(trainer.config)
+    save_weights(run.output_dir / epoch_name(name, epoch), trainer.averaged)
+    if better:
+        save_weights(run.output_dir / best_name(name), trainer.averaged)
+        if evaluation:
+            evaluation.write(run.output_dir)
+    write_table(run.output_dir / checkpoints.METRICS_FILE, trainer.history)
+    curves.draw(trainer.history, run.output_dir / checkpoints.CURVES_FILE)
+    checkpoints.prune_checkpoints(run.output_dir, name, run.keep_checkpoints)
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
@@ -350,130 +447,81 @@ def format_metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if not math.isnan(value))
 
 
+def train(trainer: Trainer) -> None:
+    """All epochs that are left, or until --patience is over.
+
+    Raises:
+        Stopped: on SIGTERM.
+    """
+    world, recipe = trainer.world, trainer.settings.recipe
+    while (epoch := trainer.progress.epoch) <= recipe.epochs:
+        waited = epoch - 1 - trainer.progress.best_epoch
+        if recipe.patience and waited >= recipe.patience:
+            world.print(f"stopped: no better epoch since epoch {trainer.progress.best_epoch}", file=sys.stderr)
+            break
+        world.print(run_epoch(trainer))
+    best = EARLY_STOPPING_METRICS[recipe.early_stopping_metric].describe(trainer.progress.best)
+    path = trainer.settings.run.output_dir / best_name(models.model_name(trainer.config))
+    world.print(f"best: epoch {trainer.progress.best_epoch}, {best}, {path}")
+    for line in trainer.report:
+        world.print(f"  {line}")
+
+
+def convert(trainer: Trainer) -> None:
+    """Write the weights that training would start from, as the checkpoint of epoch 0."""
+    if trainer.world.is_first:
+        path = trainer.settings.run.output_dir / epoch_name(models.model_name(trainer.config), 0)
+        save_weights(path, trainer.model)
+        print(f"converted: {path}")
+
+
+def export_best(trainer: Trainer, folder: Path) -> None:
+    """Write the best epoch's weights, or the converted ones, as a folder for timm and wdtagger."""
+    if trainer.world.is_first:
+        name = models.model_name(trainer.config)
+        best = best_name(name) if trainer.settings.recipe.epochs else epoch_name(name, 0)
+        weights = load_weights(trainer.settings.run.output_dir / best)
+        export.write_folder(folder, trainer.model, weights, trainer.config, trainer.vocabulary)
+        print(f"exported: {folder}")
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    world = distributed.join(arguments.device, "pass --device cpu")
-    try:
-        return run(arguments, world)
-    except torch.OutOfMemoryError:  # not in a training step, which knows what would fit
-        raise UserError(
-            f"--batch_size {arguments.batch_size}: out of memory on {world.device}; halve it, or pass a smaller "
-            "--image_size or --model"
-        ) from None
-    finally:
-        world.stop()
+    settings = make_settings(parse_arguments(argv))
+    world = distributed.join(settings.run.device, hint="pass --device cpu")
+    with world, naming_flags(settings, world.device):
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+        records = open_checked(settings)
+        frequency = tag_frequency(records.vocabulary.counts or (), len(records.train))
 
+        # Where the weights come from, first match wins:
+        # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
+        # 2. --pretrained: from there, the head by tag name.
+        # 3. from scratch.
+        state = find_state(settings)
+        model, config = make_model(settings, records.vocabulary, frequency, state, world)
 
-def run(arguments: Any, world: World) -> int:
-    """Train, in this process, as the arguments say; the exit code."""
-    num_workers = arguments.num_workers
-    if num_workers is None:
-        num_workers = min(8, os.cpu_count() or 1) if world.device.type == "cuda" else 0
-    torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
-    dataset = open_records(arguments.dataset_root, arguments.image_size)
-    vocabulary, output = dataset.vocabulary, arguments.output_dir
-    frequency = tag_frequency(vocabulary.counts or (), len(dataset.train))
-    say = print if world.is_first else lambda *_, **__: None
-
-    # Where the weights come from, first match wins:
-    # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
-    # 2. --pretrained: from there, the head by tag name.
-    # 3. from scratch.
-    state = checkpoints.newest(output) if arguments.resume else None
-    if state is None and arguments.resume == "last":
-        raise UserError(f"{output}: no resume_*.pt of an earlier run; leave --resume out to begin")
-    if state is None and not arguments.pretrained:
-        say(
-            f"from scratch: it takes a hundred thousand images to learn to see; --pretrained {BEST_START} starts from "
-            "what a public tagger knows",
-            file=sys.stderr,
-        )
-    model, config = make_model(arguments, vocabulary, frequency, state and state["config"])
-    name = pretrained.model_name(config)
-    order = config["tagger"]["channel_order"]
-    train_images = TaggedImages(
-        dataset.train,
-        arguments.image_size,
-        order,
-        hflip=arguments.hflip,
-        crop_min=arguments.crop_min,
-        cutout=arguments.cutout,
-        seed=arguments.seed,
-    )
-    shares = {"rank": world.rank, "world_size": world.size}
-    batches = EpochBatches(
-        len(dataset.train),
-        arguments.batch_size,
-        shuffle=True,
-        seed=arguments.seed,
-        accumulation=arguments.grad_accumulation,
-        **shares,
-    )
-    val_batches = EpochBatches(len(dataset.val), arguments.batch_size, shuffle=False, **shares)
-    val_images = TaggedImages(dataset.val, arguments.image_size, order)
-    loaders = (
-        make_loader(train_images, batches, num_workers, world.device),
-        make_loader(val_images, val_batches, num_workers, world.device),
-    )
-    if not batches.steps:
-        raise UserError(f"{arguments.dataset_root}: fewer training images than processes; start fewer")
-    if arguments.early_stopping_metric == "map" and not len(dataset.val):
-        raise UserError(
-            f"--early_stopping_metric map: {arguments.dataset_root} has no validation split; leave the flag out, or "
-            "run create_tfrecord.py with a lower --split-ratio"
-        )
-    trainer = Trainer(model, config, vocabulary, loaders, frequency, world, arguments)
-    say(describe(trainer, dataset), file=sys.stderr)
-    if arguments.dry_run:
-        say(f"{describe(trainer, dataset)}\n{estimate_memory(trainer, arguments)}")
-        return cli.DONE
-    if not world.agree(state["progress"]["step"] if state else -1):
-        raise UserError(
-            f"{output}: not every process finds the same state in it; name a folder that all machines share"
-        )
-    if state:
-        trainer.load_state(state)
-        del state  # gigabytes
-        say(f"going on at epoch {trainer.progress.epoch}, step {trainer.progress.step}", file=sys.stderr)
-    else:
-        if world.is_first:
-            prepare_output(arguments, config, vocabulary)
-        world.wait()
-        if arguments.epochs:
-            trainer.save_state()  # or a kill after the first checkpoint would leave nothing to go on from
-
-    if arguments.epochs == 0:
-        best_path = output / f"{name}_epoch_0.pth"
-        if world.is_first:
-            save_weights(best_path, model)
-            print(f"converted: {best_path}")
-    else:
-        try:
-            train(trainer, dataset, arguments, name, say)
-        except Stopped:
-            say(f"stopped at step {trainer.progress.step}; the same command with --resume goes on", file=sys.stderr)
+        splits = load_splits(records, settings, config["tagger"]["channel_order"], world)
+        trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
+        world.print(describe(trainer), file=sys.stderr)
+        if settings.run.dry_run:
+            world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
             return cli.DONE
-        best_path = output / f"{name}_best.pth"
-    if arguments.export_dir and world.is_first:
-        export.write_folder(arguments.export_dir, load_weights(best_path), config, vocabulary)
-        print(f"exported: {arguments.export_dir}")
+        begin_or_go_on(trainer, state)
+        del state  # gigabytes
+
+        if settings.recipe.epochs:
+            try:
+                train(trainer)
+            except Stopped:
+                step = trainer.progress.step
+                world.print(f"stopped at step {step}; the same command with --resume goes on", file=sys.stderr)
+                return cli.DONE
+        else:
+            convert(trainer)
+        if settings.run.export_dir:
+            export_best(trainer, settings.run.export_dir)
     return cli.DONE
-
-
-def train(trainer: Trainer, dataset: TaggedRecords, arguments: Any, name: str, say: Any) -> None:
-    """All epochs that are left, or until --patience is over."""
-    while (epoch := trainer.progress.epoch) <= arguments.epochs:
-        waited = epoch - 1 - trainer.progress.best_epoch
-        if arguments.patience and waited >= arguments.patience:
-            say(f"stopped: no better epoch since epoch {trainer.progress.best_epoch}", file=sys.stderr)
-            break
-        say(run_epoch(trainer, dataset, arguments, name), flush=True)
-    at = trainer.progress
-    what = f"mAP {-at.best:.4f}" if arguments.early_stopping_metric == "map" else f"loss {at.best:.4f}"
-    say(f"best: epoch {at.best_epoch}, {what}, {arguments.output_dir / name}_best.pth")
-    for line in trainer.report:
-        say(f"  {line}")
 
 
 if __name__ == "__main__":

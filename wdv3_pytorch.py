@@ -8,40 +8,41 @@ Edit threshold.json and run it again: the probabilities come from a cache. WD v3
 go to stdout, everything else to stderr.
 """
 
+import argparse
 import contextlib
 import sys
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tagger import cli
 from tagger.device import DEVICES
 from tagger.files import UserError, replacing
 from tagger.formats.checkpoint import ModelFiles, check_vocabulary, fetch, locate, read_config
 from tagger.formats.tag_lists import danbooru_spelling, parse_tags
-from tagger.formats.thresholds import read_tag_thresholds, read_thresholds
-from tagger.formats.vocabulary import ARTIST, CATEGORY_NUMBERS, RATING, Vocabulary, read_vocabulary
-from tagger.inference import distributed
-from tagger.inference.artist_strings import SYNTAXES, artist_string
+from tagger.formats.thresholds import THRESHOLDS, read_tag_thresholds, read_thresholds
+from tagger.formats.vocabulary import ARTIST, Vocabulary, read_vocabulary
+from tagger.inference.artist_strings import SYNTAXES, ArtistSettings
 from tagger.inference.cache import PredictionCache, default_path, fingerprint
-from tagger.inference.captions import EXISTING, ORDERS, Style, arrange, caption_path, join, write_caption
-from tagger.inference.output import Printer, to_record
-from tagger.inference.predictor import PRECISIONS, Predictor, Result, predictions
-from tagger.inference.selection import Tagging, select, sigmoid
+from tagger.inference.captions import EXISTING, ORDERS, Style, caption_path, write_caption
+from tagger.inference.distributed import process_group, split
+from tagger.inference.output import FORMATS, make_answer
+from tagger.inference.predictor import PRECISIONS, Hints, Predictor, PredictorSettings, Result, pooled, predictions
+from tagger.inference.selection import SelectionRule, select, sigmoid
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))  # in a folder
-FLAGS = {
-    "general_threshold": "--gen_threshold",
-    "character_threshold": "--char_threshold",
-    "artist_threshold": "--artist_threshold",
-    "caption_threshold": "--caption_threshold",
-    "tags_threshold": "--tags_threshold",
-}
+if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
+    import torch
+
+    from tagger.inference import report
+
+# What is taken from a folder; a file that is named may be called anything.
+FOLDER_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+SHORT_FLAGS = {"general_threshold": "gen_threshold", "character_threshold": "char_threshold"}  # others are their keys
+HINTS = Hints(device="pass --device cpu", memory="halve --batch_size", path="check --image_file")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> Any:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "", separator="_")
     given = parser.add_argument_group("images")
     given.add_argument("--image_file", type=Path, nargs="+", metavar="PATH", default=[], help="images and folders")
@@ -75,7 +76,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         default=Path("threshold.json"),
         help="(default: ./%(default)s; where missing: 0.35, and 0.75 for characters and artists)",
     )
-    for key, flag in FLAGS.items():
+    for key in THRESHOLDS:
+        flag = f"--{SHORT_FLAGS.get(key, key)}"
         thresholds.add_argument(flag, dest=key, type=cli.fraction, metavar="P", help=f"wins over {key} of the file")
     thresholds.add_argument(
         "--thresholds",
@@ -88,10 +90,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--output_format",
-        choices=("text", "json", "jsonl", "csv"),
-        default="text",
-        help="json: a list of objects; jsonl: an object a line",
+        "--output_format", choices=FORMATS, default="text", help="json: a list of objects; jsonl: an object a line"
     )
     output.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
     output.add_argument("--report", type=Path, metavar="HTML", help="a page with all pictures, their tags, and sliders")
@@ -103,18 +102,16 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
     captions.add_argument("--exclude_tags", type=names, default=(), metavar="A,B", help="leave these out")
     captions.add_argument("--always_first", type=names, default=(), metavar="A,B", help="put these first")
     captions.add_argument(
-        "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists (the default)"
+        "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists"
     )
-    captions.add_argument(
-        "--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^ (default: keep)"
-    )
+    captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
     captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
     artists = parser.add_argument_group("artists")
     artists.add_argument(
         "--artist_string", choices=SYNTAXES, help="the likeliest artists with weights, in the syntax of a prompt"
     )
     artists.add_argument(
-        "--top_artists", type=cli.positive_int, default=5, metavar="K", help="names in an artist string"
+        "--top_artists", type=cli.positive_int, default=5, metavar="K", help="names in an artist string at most"
     )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
     arguments = parser.parse_args(argv)
@@ -138,28 +135,221 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(danbooru_spelling(tag) for tag in parse_tags(text))
 
 
-# --- images and model -----------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------------------------
 
 
-def find_images(given: Sequence[Path], recursive: bool) -> list[Path]:
+@dataclass(frozen=True)
+class ImageSettings:
+    """Which images: files and folders, and whether their folders count too."""
+
+    paths: tuple[Path, ...]
+    recursive: bool
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which tagger: a file or folder, or a repository of the hub; the other two win over what lies beside it."""
+
+    path: Path | None
+    repository: str | None
+    config: Path | None
+    tags_csv: Path | None
+
+
+@dataclass(frozen=True)
+class ThresholdSettings:
+    """Where the thresholds come from.
+
+    Attributes:
+        file: a threshold.json.
+        given: keys of the file with the values that win over it.
+        by_mcut, per_tag: see SelectionRule; per_tag is read from the checkpoint's folder.
+    """
+
+    file: Path
+    given: Mapping[str, float]
+    by_mcut: bool
+    per_tag: bool
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where answers go.
+
+    Attributes:
+        format: a key of FORMATS.
+        file: None for stdout.
+        report, onnx: further files to write, or None.
+    """
+
+    format: str
+    file: Path | None
+    report: Path | None
+    onnx: Path | None
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How captions look, and whether they are written beside the images.
+
+    Attributes:
+        style: also of the caption and the tags that are printed.
+        write: whether a txt is asked for.
+        existing: one of EXISTING.
+        dry_run: print what would be written instead.
+    """
+
+    style: Style
+    write: bool
+    existing: str
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run is asked for, by whom it concerns.
+
+    Attributes:
+        pool: one answer for all images.
+        use_cache: take and keep logits.
+    """
+
+    images: ImageSettings
+    model: ModelSettings
+    predictor: PredictorSettings
+    thresholds: ThresholdSettings
+    output: OutputSettings
+    captions: CaptionSettings
+    artists: ArtistSettings
+    pool: bool
+    use_cache: bool
+
+
+def make_settings(arguments: argparse.Namespace) -> Settings:
+    """The command line's arguments, sorted; nothing else sees them."""
+    given = {key: getattr(arguments, key) for key in THRESHOLDS if getattr(arguments, key) is not None}
+    style = Style(
+        order=arguments.tag_order,
+        exclude=arguments.exclude_tags,
+        first=arguments.always_first,
+        spaces=arguments.underscores == "space",
+        escape=arguments.escape_parentheses,
+    )
+    return Settings(
+        images=ImageSettings(tuple(arguments.image_file), arguments.recursive),
+        model=ModelSettings(arguments.model_path, arguments.model_repo, arguments.config_path, arguments.tags_csv),
+        predictor=PredictorSettings(arguments.device, arguments.precision, arguments.batch_size),
+        thresholds=ThresholdSettings(
+            arguments.threshold_json, given, by_mcut=arguments.mcut, per_tag=arguments.thresholds == "per_tag"
+        ),
+        output=OutputSettings(arguments.output_format, arguments.output, arguments.report, arguments.export_onnx),
+        captions=CaptionSettings(
+            style, write=arguments.write_captions, existing=arguments.existing, dry_run=arguments.dry_run
+        ),
+        artists=ArtistSettings(arguments.artist_string, arguments.top_artists),
+        pool=arguments.pool,
+        use_cache=not arguments.no_cache,
+    )
+
+
+# --- the tagger -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A tagger's files, and what is in them but for the weights.
+
+    Attributes:
+        files: where they lie.
+        config: the content of config.json.
+        vocabulary: C tags, which fit the config.
+    """
+
+    files: ModelFiles
+    config: Mapping[str, Any]
+    vocabulary: Vocabulary
+
+    def load(self) -> "torch.nn.Module":
+        """The model."""
+        import models  # late: with torch it takes three seconds, and an answer from the cache needs neither
+
+        return models.load(self.config, self.files.weights)
+
+
+def open_tagger(settings: ModelSettings) -> Tagger:
+    """Find the files of a tagger, or fetch them, and read all but the weights.
+
+    Raises:
+        UserError: a file is missing or unusable, or the vocabulary is another model's.
+    """
+    if settings.repository:
+        fetched = fetch(settings.repository)
+        files = ModelFiles(fetched.weights, settings.config or fetched.config, settings.tags_csv or fetched.tags_csv)
+    else:
+        assert settings.path is not None  # see parse_arguments
+        files = locate(settings.path, settings.config, settings.tags_csv, hint="name a checkpoint with --model_path")
+    vocabulary = read_vocabulary(files.tags_csv, hint="name the CSV of the checkpoint with --tags_csv")
+    config = read_config(files.config, hint="name the config.json of the checkpoint with --config_path")
+    check_vocabulary(vocabulary, files.tags_csv, config, files.config)
+    return Tagger(files, config, vocabulary)
+
+
+def make_rule(thresholds: Mapping[str, float], settings: ThresholdSettings, tagger: Tagger) -> SelectionRule:
+    """What tags must pass.
+
+    Raises:
+        UserError: thresholds per tag are asked for, and there are none beside the weights.
+    """
+    per_tag = None
+    if settings.per_tag:
+        per_tag = read_tag_thresholds(tagger.files.weights.with_name("tag_metrics.csv"), tagger.vocabulary)
+    return SelectionRule(thresholds, settings.by_mcut, per_tag)
+
+
+def export(path: Path, tagger: Tagger) -> None:
+    """Write the model as an ONNX file, and say so."""
+    from tagger.inference import onnx_export  # late, like models
+
+    cli.warn(onnx_export.write(path, tagger.load(), tagger.config))
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def choose_images(images: ImageSettings, captions: CaptionSettings) -> tuple[list[Path], bool]:
+    """The images to tag; and whether some were left out because they share a txt with another.
+
+    Raises:
+        UserError: see `find_images`.
+    """
+    found = find_images(images)
+    if not captions.write:
+        return found, False
+    chosen = without_shared(found)
+    shares_txt = len(chosen) < len(found)
+    return without_captions(chosen) if captions.existing == "skip" else chosen, shares_txt
+
+
+def find_images(settings: ImageSettings) -> list[Path]:
     """Images by name, and those in folders, sorted.
 
     Raises:
         UserError: a path that is not there, or no image in any folder.
     """
     found: list[Path] = []
-    for path in given:
+    for path in settings.paths:
         if path.is_dir():
-            inside = path.rglob("*") if recursive else path.iterdir()
+            inside = path.rglob("*") if settings.recursive else path.iterdir()
+            # A dot in front is a file that a program is still writing, or one that macOS left behind.
             found += sorted(
-                each for each in inside if each.suffix.lower() in SUFFIXES and not each.name.startswith(".")
+                each for each in inside if each.suffix.lower() in FOLDER_SUFFIXES and not each.name.startswith(".")
             )
         elif path.exists():
             found.append(path)
         else:
             raise UserError(f"{path}: no such file; check --image_file")
     if not found:
-        raise UserError(f"{given[0]}: no images in it; name another folder, or pass --recursive")
+        raise UserError(f"{settings.paths[0]}: no images in it; name another folder, or pass --recursive")
     return list(dict.fromkeys(found))
 
 
@@ -173,102 +363,107 @@ def without_shared(paths: Sequence[Path]) -> list[Path]:
 
 
 def without_captions(paths: Sequence[Path]) -> list[Path]:
-    """The images that still need a caption: what is done is passed over before the model is asked."""
+    """The images that still need a caption: the others are passed over before the model is asked."""
     left = [path for path in paths if not caption_path(path).exists()]
     if len(left) < len(paths):
         cli.warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
     return left
 
 
-def pooled(results: Iterable[Result]) -> Iterator[Result]:
-    """One result for all: the mean of the logits. What could not be read is passed on."""
-    total: list[float] = []
-    count = 0
-    for path, logits in results:
-        if isinstance(logits, UserError):
-            yield path, logits
-            continue
-        total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
-        count += 1
-    if count:
-        yield Path(f"{count} images together"), array("f", (x / count for x in total))
+# --- answers --------------------------------------------------------------------------------------------------------
 
 
-# --- what is said of an image ---------------------------------------------------------------------------------------
+@dataclass
+class Counts:
+    """How many images there were, and how many of them were left out with an error."""
+
+    total: int = 0
+    left_out: int = 0
+
+    def leave_out(self, error: UserError) -> None:
+        cli.warn(f"error: {error}")
+        self.left_out += 1
 
 
-@dataclass(frozen=True)
-class Teller:
-    """Makes of logits what is printed."""
+def write_answers(
+    results: Iterable[Result], tagger: Tagger, rule: SelectionRule, settings: Settings, titles: bool
+) -> Counts:
+    """Print the answer of each image, and write its caption and the report where they are asked for.
 
-    vocabulary: Vocabulary
-    thresholds: Mapping[str, float]
-    per_tag: Sequence[float] | None
-    style: Style
-    arguments: Any
-
-    def tell(self, path: Path, logits: Sequence[float]) -> tuple[Tagging, dict[str, Any]]:
-        """The selection, and what a JSON object says of it."""
-        tagging = select(
-            path, sigmoid(logits), self.vocabulary, self.thresholds, by_mcut=self.arguments.mcut, per_tag=self.per_tag
-        )
-        caption, listed = (
-            join(arrange(chosen, self.style, tagging.probabilities, self.vocabulary.index), self.style)
-            for chosen in (tagging.caption, tagging.tags)
-        )
-        string = None
-        if self.arguments.artist_string:
-            string = artist_string(tagging.artist, self.arguments.artist_string, self.arguments.top_artists)
-        return tagging, to_record(tagging, caption, listed, string)
-
-    def entry(self, path: Path, logits: Sequence[float], lowest: float) -> Any:
-        """What the report needs, see report.Entry: probabilities by category, those of at least `lowest`."""
-        probabilities = sigmoid(logits)
-        entry: dict[str, Any] = {"image": path}
-        for name, category in CATEGORY_NUMBERS.items():
-            entry[name] = {
-                self.vocabulary.names[i]: probabilities[i]
-                for i in self.vocabulary.indices(category)
-                if probabilities[i] >= lowest or category == RATING
-            }
-        return entry
-
-
-def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: bool) -> tuple[int, int]:
-    """Print, write captions and report; how many images there were, and how many of them could not be read."""
-    total = left_out = written = 0
-    entries: list[Any] = []
-    if arguments.report:
-        from tagger.inference import report
-    file = replacing(arguments.output) if arguments.output else contextlib.nullcontext(sys.stdout)
-    with file as out:
-        quiet = arguments.write_captions and not arguments.output and not arguments.dry_run
-        printer = Printer(out, arguments.output_format, titles)
+    Args:
+        titles: whether each image's name stands above its answer.
+    """
+    captions, output = settings.captions, settings.output
+    writes_captions = captions.write and not captions.dry_run
+    counts, written = Counts(), 0
+    entries: list[report.Entry] = []
+    if output.report:
+        from tagger.inference.report import make_entry  # late: it imports Pillow
+    with open_output(output.file) as file:
+        # Who has captions written wants no thousand answers on the screen.
+        writer = None if writes_captions and not output.file else FORMATS[output.format](file, titles)
         for path, logits in results:
-            total += 1
+            counts.total += 1
             if isinstance(logits, UserError):
-                cli.warn(f"error: {logits}")
-                left_out += 1
+                counts.leave_out(logits)
                 continue
-            tagging, record = teller.tell(path, logits)
-            if not quiet:
-                printer.add(tagging, record)
-            if arguments.write_captions and not arguments.dry_run:
+            probabilities = sigmoid(logits)
+            tagging = select(path, probabilities, tagger.vocabulary, rule)
+            answer = make_answer(tagging, tagger.vocabulary.index, captions.style, settings.artists)
+            if writer:
+                writer.add(answer)
+            if writes_captions:
                 try:
-                    written += write_caption(caption_path(path), record["caption"], arguments.existing)
+                    written += write_caption(caption_path(path), answer.caption, captions.existing)
                 except UserError as error:
-                    cli.warn(f"error: {error}")
-                    left_out += 1
-            if arguments.report:
-                entries.append(teller.entry(path, logits, report.LOWEST))
-        if not quiet:
-            printer.end()
-    if arguments.write_captions and not arguments.dry_run:
+                    counts.leave_out(error)
+            if output.report:
+                entries.append(make_entry(path, probabilities, tagger.vocabulary))
+        if writer:
+            writer.end()
+    if writes_captions:
         cli.warn(f"{written} captions written")
-    if arguments.report and entries:
-        report.write_report(arguments.report, entries, teller.thresholds, arguments.top_artists)
-        cli.warn(f"{arguments.report}: open it in a browser")
-    return total, left_out
+    if output.report and entries:
+        write_report(output.report, entries, tagger, rule, settings)
+    return counts
+
+
+def open_output(path: Path | None) -> contextlib.AbstractContextManager[IO[str]]:
+    """A file that appears when it is complete, or stdout, which is left open."""
+    return replacing(path) if path else contextlib.nullcontext(sys.stdout)
+
+
+def write_report(
+    path: Path, entries: Sequence["report.Entry"], tagger: Tagger, rule: SelectionRule, settings: Settings
+) -> None:
+    """Write the report, and say so."""
+    from tagger.inference import report
+
+    rows, style = tagger.vocabulary.index, settings.captions.style
+    report.write_report(path, entries, rule.thresholds, rows, style, settings.artists)
+    cli.warn(f"{path}: open it in a browser")
+
+
+def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
+    """Warn of flags that can have no effect."""
+    style, tags_csv = settings.captions.style, tagger.files.tags_csv
+    for name in (*style.exclude, *style.first):
+        if name not in tagger.vocabulary.index:
+            cli.warn(f"warning: {name} is no tag of {tags_csv}")
+    if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
+        cli.warn(f"warning: {tags_csv} has no artists (category 1), so no image has an artist string")
+
+
+def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCache | None]:
+    """The cache of this user, or None."""
+    return contextlib.closing(PredictionCache(default_path())) if wanted else contextlib.nullcontext()
+
+
+def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+    """A progress bar on stderr."""
+    from tqdm import tqdm  # late: it takes as long as half an answer from the cache
+
+    yield from tqdm(results, total=total, unit="img", dynamic_ncols=True, disable=None, leave=False)
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -276,82 +471,41 @@ def tell_all(results: Iterable[Result], teller: Teller, arguments: Any, titles: 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    thresholds = read_thresholds(arguments.threshold_json)
-    thresholds |= {key: getattr(arguments, key) for key in FLAGS if getattr(arguments, key) is not None}
-    if arguments.model_repo:
-        found = fetch(arguments.model_repo)
-        found = ModelFiles(found.weights, arguments.config_path or found.config, arguments.tags_csv or found.tags_csv)
-    else:
-        found = locate(arguments.model_path, arguments.config_path, arguments.tags_csv)
-    vocabulary, config = read_vocabulary(found.tags_csv), read_config(found.config)
-    check_vocabulary(vocabulary, found.tags_csv, config, found.config)
-    per_tag = None
-    if arguments.thresholds == "per_tag":
-        per_tag = read_tag_thresholds(found.weights.with_name("tag_metrics.csv"), vocabulary)
-    if arguments.export_onnx:
-        from tagger.inference import onnx_export
-
-        print(onnx_export.write(arguments.export_onnx, found.weights, config), file=sys.stderr)
-        if not arguments.image_file:
+    settings = make_settings(parse_arguments(argv))
+    thresholds = {**read_thresholds(settings.thresholds.file), **settings.thresholds.given}
+    tagger = open_tagger(settings.model)
+    rule = make_rule(thresholds, settings.thresholds, tagger)
+    if settings.output.onnx:
+        export(settings.output.onnx, tagger)
+        if not settings.images.paths:
             return cli.DONE
 
-    paths = find_images(arguments.image_file, arguments.recursive)
-    given = len(paths)
-    if arguments.write_captions:
-        paths = without_shared(paths)
-    shared = given - len(paths)
-    if arguments.write_captions and arguments.existing == "skip":
-        paths = without_captions(paths)
+    paths, shares_txt = choose_images(settings.images, settings.captions)
     if not paths:
-        return cli.INCOMPLETE if shared else cli.DONE
-    tell_of_unknown(arguments, vocabulary, found.tags_csv)
-    style = Style(
-        order=arguments.tag_order,
-        exclude=frozenset(arguments.exclude_tags),
-        first=tuple(arguments.always_first),
-        spaces=arguments.underscores == "space",
-        escape=arguments.escape_parentheses,
-    )
-    teller = Teller(vocabulary, thresholds, per_tag, style, arguments)
-    model = Predictor(found.weights, config, arguments.device, arguments.precision)
-    cache = None if arguments.no_cache else PredictionCache(default_path())
-    key = fingerprint(found.weights, config, arguments.device, arguments.precision)
-    try:
-        results = distributed.split(paths, lambda some: predictions(some, model, cache, key, arguments.batch_size))
-        if distributed.RANK:
-            list(results)  # of nothing: the first process of torchrun speaks for all
-            cli.warn(f"process {distributed.RANK}: {model.summary(model.images)}")
+        return cli.INCOMPLETE if shares_txt else cli.DONE
+    warn_of_no_effect(settings, tagger)
+
+    predictor = Predictor(tagger.load, tagger.config, settings.predictor, HINTS)
+    how = (settings.predictor.device, settings.predictor.precision)
+    key = fingerprint(tagger.files.weights, tagger.config, *how)
+    group = process_group()
+    with open_cache(settings.use_cache) as cache:
+        results = split(paths, lambda share: predictions(share, predictor, cache, key), group)
+        if group.rank:  # of torchrun's processes: its answers go to the first, which alone writes
+            for _ in results:
+                pass
+            cli.warn(f"process {group.rank}: {predictor.summary(predictor.images)}")
             return cli.DONE
         # A bar among results on the same terminal would be torn to pieces.
-        if len(paths) > 1 and (arguments.output or arguments.write_captions or not sys.stdout.isatty()):
+        if len(paths) > 1 and (settings.output.file or settings.captions.write or not sys.stdout.isatty()):
             results = with_progress(results, len(paths))
-        if arguments.pool:
+        if settings.pool:
             results = pooled(results)
-        total, left_out = tell_all(results, teller, arguments, titles=len(paths) > 1 and not arguments.pool)
-    finally:
-        if cache:
-            cache.close()
-    cli.warn(model.summary(len(paths)))
-    if left_out == total:
+        counts = write_answers(results, tagger, rule, settings, titles=len(paths) > 1 and not settings.pool)
+    cli.warn(predictor.summary(len(paths)))
+    if counts.left_out == counts.total:
         return cli.UNUSABLE
-    return cli.INCOMPLETE if left_out or shared else cli.DONE
-
-
-def tell_of_unknown(arguments: Any, vocabulary: Vocabulary, csv_path: Path) -> None:
-    """Warn of flags that can have no effect."""
-    for name in (*arguments.exclude_tags, *arguments.always_first):
-        if name not in vocabulary.index:
-            cli.warn(f"warning: {name} is no tag of {csv_path}")
-    if arguments.artist_string and not vocabulary.indices(ARTIST):
-        cli.warn(f"warning: {csv_path} has no artists (category 1), so no image has an artist string")
-
-
-def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
-    """A progress bar on stderr."""
-    from tqdm import tqdm
-
-    yield from tqdm(results, total=total, unit="img", dynamic_ncols=True, disable=None, leave=False)
+    return cli.INCOMPLETE if counts.left_out or shares_txt else cli.DONE
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ On two cores of a Xeon with AMX, torch 2.15, onnxruntime 1.32, 224 x 224 pixels,
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -107,18 +108,11 @@ def medians(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str
 
 
 def answers(folder: Path, rounds: int) -> None:
+    """The first answer and the next one, beside the straightforward route."""
     cache, levels = folder / "cache", folder / "threshold.json"
     picture, weights = folder / "picture.jpg", folder / "eva02_large_best.pth"
-    ours: tuple[object, ...] = (
-        ROOT / "wdv3_pytorch.py",
-        "--image_file",
-        picture,
-        "--model_path",
-        folder,
-        "--threshold_json",
-        levels,
-    )
-    ours = (*ours, "--device", "cpu")
+    inputs = ("--image_file", picture, "--model_path", folder, "--threshold_json", levels)
+    ours = (ROOT / "wdv3_pytorch.py", *inputs, "--device", "cpu")
 
     def first() -> float:
         shutil.rmtree(cache, ignore_errors=True)
@@ -140,22 +134,28 @@ def answers(folder: Path, rounds: int) -> None:
 
 
 def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_size: int) -> None:
+    """images/s of both precisions and of onnxruntime, on noise."""
     import onnxruntime
     import torch
 
+    import models
     from tagger.formats.checkpoint import read_config
     from tagger.inference import onnx_export
-    from tagger.inference.predictor import Predictor
+    from tagger.inference.predictor import PRECISIONS, Predictor, PredictorSettings
 
     torch.set_num_threads(threads)
-    config, weights = read_config(folder / "config.json"), folder / "eva02_large_best.pth"
+    config = read_config(folder / "config.json")
+    load = functools.partial(models.load, config, folder / "eva02_large_best.pth")
     if not (folder / "model.onnx").exists():
-        print(onnx_export.write(folder / "model.onnx", weights, config))
+        print(onnx_export.write(folder / "model.onnx", load(), config))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
-    models = {precision: Predictor(weights, config, "cpu", precision) for precision in ("float32", "bfloat16")}
+    predictors = {
+        precision: Predictor(load, config, PredictorSettings(device="cpu", precision=precision))
+        for precision in PRECISIONS
+    }
 
     def timed(run: Callable[[], object]) -> Callable[[], float]:
         def measure() -> float:
@@ -167,8 +167,8 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
 
     contenders = {
         "onnxruntime": timed(lambda: session.run(None, {"input": pixels.astype(np.float32)})),
-        "ours, float32": timed(lambda: models["float32"](list(pixels))),
-        "ours, bfloat16": timed(lambda: models["bfloat16"](list(pixels))),
+        "ours, float32": timed(lambda: predictors["float32"](list(pixels))),
+        "ours, bfloat16": timed(lambda: predictors["bfloat16"](list(pixels))),
     }
     medians(1, contenders)  # warm-up
     found = medians(rounds, contenders)

@@ -22,12 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OURS = """
 import sys, time
+from pathlib import Path
 import torch
-from tagger.formats import records
+from tagger.formats.records import RecordFiles
 from tagger.training.data import EpochBatches, TaggedImages, make_loader, to_device
 
 path, size, cores, seconds = sys.argv[1], *map(int, sys.argv[2:])
-file = records.RecordFiles([records.Path(path)])
+file = RecordFiles([Path(path)])
 batches = EpochBatches(len(file), 32, shuffle=True)
 data = TaggedImages(file, size, "RGB", hflip=0.5, crop_min=0.87)
 loader = make_loader(data, batches, cores, torch.device("cpu"))

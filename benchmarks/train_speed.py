@@ -21,7 +21,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tagger.formats import records
+from tagger.formats.records import ABOUT_FILE, RecordFile, shard_paths
+from tagger.formats.vocabulary import VOCABULARY_FILE
+from tagger.training.checkpoints import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 640  # of a timed epoch: a minute
@@ -65,28 +67,28 @@ print(images / (time.perf_counter() - started))  # of the second epoch
 """
 
 
-def unpack(source: records.RecordFile, folder: Path) -> None:
+def unpack(source: RecordFile, folder: Path) -> None:
     """The JPEGs of records as an image folder of one class."""
     (folder / "class").mkdir(parents=True)
     for number in range(min(IMAGES, len(source))):
         (folder / "class" / f"{number}.jpg").write_bytes(source[number].image)
 
 
-def part_of(root: Path, folder: Path, count: int, times: int = 1) -> Path:
+def first_records(root: Path, folder: Path, count: int, times: int = 1) -> Path:
     """A dataset folder with the first `count` records of the train split, `times` over, and none for validation."""
-    source = records.RecordFile(records.shard_paths(root, "train", 1)[0])
+    source = RecordFile(shard_paths(root, "train", 1)[0])
     size = int(source.offsets[count - 1] + source.sizes[count - 1]) if count < len(source) else None
     for split in ("train", "val"):
-        (path,) = records.shard_paths(folder, split, 1)
+        (path,) = shard_paths(folder, split, 1)
         path.parent.mkdir(parents=True)
         with open(source.path, "rb") as whole, open(path, "wb") as part:
             data = whole.read(size)
             for _ in range(times if split == "train" else 0):
                 part.write(data)
-    about = json.loads((root / "aibooru.json").read_text(encoding="utf-8"))
+    about = json.loads((root / ABOUT_FILE).read_text(encoding="utf-8"))
     about |= {"train_samples": count * times, "val_samples": 0, "train_shards": 1, "val_shards": 1}
-    (folder / "aibooru.json").write_text(json.dumps(about), encoding="utf-8")
-    shutil.copy(root / "selected_tags.csv", folder)
+    (folder / ABOUT_FILE).write_text(json.dumps(about), encoding="utf-8")
+    shutil.copy(root / VOCABULARY_FILE, folder)
     return folder
 
 
@@ -100,7 +102,7 @@ def ours(root: Path, output: Path, *flags: object) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, command
-    with open(output / "metrics.csv", encoding="utf-8", newline="") as file:
+    with open(output / METRICS_FILE, encoding="utf-8", newline="") as file:
         return float(list(csv.DictReader(file))[-1]["images_per_s"]), usage.ru_maxrss / 1024
 
 
@@ -111,14 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     arguments = parser.parse_args(argv)
-    source = records.RecordFile(records.shard_paths(arguments.dataset_root, "train", 1)[0])
-    classes = json.loads((arguments.dataset_root / "aibooru.json").read_text(encoding="utf-8"))["num_classes"]
+    source = RecordFile(shard_paths(arguments.dataset_root, "train", 1)[0])
+    classes = json.loads((arguments.dataset_root / ABOUT_FILE).read_text(encoding="utf-8"))["num_classes"]
     count = min(IMAGES, len(source))
     rates: dict[str, list[float]] = {"ours": [], "timm": []}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         unpack(source, scratch / "files")
-        timed = part_of(arguments.dataset_root, scratch / "records", count)
+        timed = first_records(arguments.dataset_root, scratch / "records", count)
         sizes = [arguments.image_size, classes, arguments.batch_size]
         flags = ["--image_size", arguments.image_size, "--batch_size", arguments.batch_size, "--epochs", 2]
         for _ in range(arguments.rounds):
@@ -130,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rates["timm"].append(float(done.stdout))
         small = ["--image_size", 28, "--batch_size", 32, "--epochs", 1]
         few = ours(timed, scratch / "checkpoints", *small)[1]
-        many = ours(part_of(arguments.dataset_root, scratch / "many", count, TIMES), scratch / "checkpoints", *small)[1]
+        many = ours(
+            first_records(arguments.dataset_root, scratch / "many", count, TIMES), scratch / "checkpoints", *small
+        )[1]
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"images/s of eva02_tiny at {arguments.image_size}, {classes} classes, batches of {arguments.batch_size}")
     for name, values in rates.items():

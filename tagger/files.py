@@ -7,11 +7,14 @@ Every script of the toolkit may be killed at any moment and run again, so nothin
 
 import contextlib
 import csv
+import fnmatch
 import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,14 +23,21 @@ class UserError(Exception):
     """Something the user can correct. The message is one line: file, reason, hint; scripts print it and exit with 2."""
 
 
+# --- writing --------------------------------------------------------------------------------------------------------
+
+LOCK_NAME = ".tagger.lock"  # in a folder that a run writes to
+PART = re.compile(r"\.[0-9a-f]{12}\.part")  # the temporary names of `part_of`
+
+
 @contextlib.contextmanager
 def replacing_path(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; leaving the block puts that file in its place, at once and durably.
 
-    An exception leaves `path` as it was. The temporary name is fixed, so what a killed run left behind is overwritten
-    by the next.
+    An exception leaves `path` as it was. A killed run leaves its temporary file behind: see `remove_parts`.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # or a link would become a file, and what it points to would stay old
     part = part_of(path)
     try:
         yield part
@@ -48,8 +58,144 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def part_of(path: Path) -> Path:
-    """The temporary name under which `path` grows; no reader of the toolkit takes such a file for data."""
-    return path.with_name(f".{path.name}.part")
+    """A new temporary name under which `path` grows; no reader of the toolkit takes such a file for data.
+
+    Every call gives another, so that two runs do not write to one file, and none is longer than a legal name.
+    """
+    return path.with_name(f".{os.urandom(6).hex()}.part")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed runs left in a folder; for the one run that has its lock."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if PART.fullmatch(entry.name):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+# --- what an output must not be -------------------------------------------------------------------------------------
+
+TOOLKIT = Path(__file__).resolve().parent.parent
+TOOLKIT_FOLDERS = frozenset(("tagger", "tests", "examples", "benchmarks", "docs", ".git", ".github", ".ci"))
+TOOLKIT_FILES = (
+    *("*.py", "*.md", "*.toml", "requirements*.txt", "LICENSE", "Makefile", ".git*", ".pre-commit-config.yaml"),
+    *("selected_tags.csv", "threshold.json"),
+)
+
+
+def is_toolkit_file(path: Path) -> bool:
+    """Whether a path is that of a file which the toolkit came with."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(TOOLKIT) or resolved == TOOLKIT:
+        return False
+    first, *below = resolved.relative_to(TOOLKIT).parts
+    return first in TOOLKIT_FOLDERS if below else any(fnmatch.fnmatch(first, name) for name in TOOLKIT_FILES)
+
+
+def check_output(
+    path: Path,
+    *,
+    hint: str,
+    inputs: Iterable[Path] = (),
+    is_ours: Callable[[Path], bool] = lambda path: True,
+    overwrite: bool = False,
+) -> None:
+    """Refuse an output before the work that it is for, rather than after it, and never over what is somebody's.
+
+    Args:
+        hint: ends an error, as in "name another file".
+        inputs: files that are read.
+        is_ours: whether a file that stands there looks like what the script writes there.
+        overwrite: replace it whatever it is, unless it is a file of the toolkit, an input or a folder.
+
+    Raises:
+        UserError: a folder, an input, a file of the toolkit, somebody's file, or a place that cannot be written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder stands there; {hint}")
+    if is_toolkit_file(path):
+        raise UserError(f"{path}: a file of the toolkit; {hint}")
+    if any(path.exists() and each.exists() and path.samefile(each) for each in inputs):
+        raise UserError(f"{path}: an input of this run; {hint}")
+    if path.exists() and not overwrite and not is_ours(path):
+        raise UserError(f"{path}: stands there and does not look like this script's output; {hint}")
+    check_writable(path.parent, hint)
+
+
+def check_writable(folder: Path, hint: str) -> None:
+    """Refuse a folder in which nothing can be written; one that is not there must have a parent where it can be made.
+
+    Raises:
+        UserError: a file stands in the way, or the permissions do not allow it.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{there}: not a folder; {hint}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there}: no permission to write there; {hint}")
+
+
+# --- one run at a time ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(lock: Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold a lock that only one process has at a time. The system takes it back however a process ends.
+
+    The lock is a file that stays where it is, for removing it would let two processes hold two files of its name. Its
+    text says who holds it.
+
+    Args:
+        lock: the lock file; its folder is made.
+        busy: what a refused run is told, as in "wait for it, or name another folder".
+        wait: wait for the other run instead, and say so on stderr.
+
+    Raises:
+        UserError: another run holds it; the message names that run.
+    """
+    import platform  # late, like the next: an answer from the cache needs no lock
+
+    import filelock
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(lock, blocking=False)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        owner = _owner(lock)
+        if not wait:
+            raise UserError(f"{lock.parent}: {owner} is at work here; {busy}") from None
+        print(f"waiting for {owner}, which is at work on {lock.parent}", file=sys.stderr)
+        held.acquire(blocking=True)
+    try:
+        with contextlib.suppress(OSError):  # on Windows nobody writes to a locked file, and nobody reads it
+            lock.write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()})", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.write_text("", encoding="utf-8")
+        held.release()
+
+
+def _owner(lock: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if text := lock.read_text(encoding="utf-8").strip():
+            return text[:200]
+    return "another run"
+
+
+def lock_of(path: Path) -> Path:
+    """The lock of a single file that several runs write to, such as a vocabulary."""
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, busy: str = "wait for it, or name another folder") -> Iterator[None]:
+    """Have a folder to oneself for writing: the lock, and no leftovers of killed runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK_NAME, busy):
+        remove_parts(folder)
+        yield
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -70,13 +216,14 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_text(path: Path | str, hint: str) -> str:
-    """Read UTF-8 text, with or without a BOM. `hint` ends the error that a missing file raises.
+    """Read UTF-8 text, with or without a BOM; its line ends are kept. `hint` ends the error that a missing file raises.
 
     Raises:
         UserError: the file is missing, unreadable or not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {hint}") from None
     except UnicodeDecodeError as error:
@@ -103,17 +250,62 @@ def read_json(path: Path | str, hint: str) -> dict[str, Any]:
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
+class _UnixLines:
+    """Ends a csv.writer's rows in \\n on every system.
+
+    With `lineterminator="\\n"` the writer would leave a carriage return within a cell unquoted (until Python 3.13).
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, row: str) -> int:
+        return self.file.write(row.removesuffix("\r\n") + "\n")
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as the lines of a CSV file, which end in \\n on every system."""
+    """Rows as the lines of a CSV file."""
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerows(rows)
+    csv.writer(_UnixLines(out)).writerows(rows)
     return out.getvalue()
+
+
+def read_csv(path: Path | str, hint: str, columns: Iterable[str]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header of a CSV file, and its rows below it with their numbers as a spreadsheet shows them.
+
+    Rows that are empty or hold nothing but commas, which spreadsheets leave behind, are passed over but counted. Short
+    rows are filled up, so that every row has a cell for each column of the header.
+
+    Args:
+        hint: ends an error, as in "name another CSV".
+        columns: that the header must have, in any order and among others.
+
+    Raises:
+        UserError: missing, not UTF-8, without one of the columns, or (while reading the rows) not CSV.
+    """
+    reader = csv.reader(io.StringIO(read_text(path, hint), newline=""), strict=True)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        number = 0
+        try:
+            for number, row in enumerate(reader, start=1):
+                if any(row):
+                    yield number, row
+        except csv.Error as error:
+            raise UserError(f"{path}: row {number + 1}: not CSV ({error}); correct that row") from None
+
+    numbered = rows()
+    _, header = next(numbered, (0, []))
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(f"{path}: no column {' and '.join(missing)}; {hint}")
+    width = len(header)
+    return header, ((number, row + [""] * (width - len(row))) for number, row in numbered)
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a CSV file row by row, whole or not at all."""
     with replacing(path) as file:
-        csv.writer(file, lineterminator="\n").writerows(itertools.chain([header], rows))
+        csv.writer(_UnixLines(file)).writerows(itertools.chain([header], rows))
 
 
 def write_table(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:

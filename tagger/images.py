@@ -5,22 +5,26 @@ create_tfrecord.py and wdv3_pytorch.py share this, so that training and inferenc
     python -c "from tagger import images; print(images.prepare('test.png', 448).size)"
 """
 
+import functools
 import io
 import math
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging
 
 from tagger.files import UserError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # what may stand beside a txt; the first of them wins
 
 # What is decoded, whatever a file calls itself. Pillow knows more, but EPS would start Ghostscript on a stranger's file
 # (and MPO, a JPEG with more pictures behind it, counts as JPEG).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PIXEL_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"))
 
 MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS or 0  # Pillow's limit against decompression bombs, about 89 million
 JPEG_QUALITY = 95
@@ -32,13 +36,16 @@ WHITE = (255, 255, 255)
 DECODED_PER_TARGET = 1.5
 BICUBIC_REACH = 2  # target pixels to which a source pixel can spread when it is scaled down
 
-# Pillow warns above MAX_IMAGE_PIXELS and refuses above twice that; open_image refuses above the first, and asks for no
-# warnings (`catch_warnings` is not thread-safe). Metadata out of order (EXIF, ICC) says nothing about the pixels.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# Keep up to 64 MB of freed memory for the next image instead of asking the system for every one: 4 % of the time.
-Image.core.set_blocks_max(4)
+@functools.cache
+def _set_up_pillow() -> None:
+    """Settings that Pillow keeps for a process, made before its first image is decoded."""
+    # Pillow warns above MAX_IMAGE_PIXELS and refuses above twice that; open_image refuses above the first, and wants no
+    # warnings (`catch_warnings` is not thread-safe). Metadata out of order (EXIF, ICC) says nothing about the pixels.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Keep up to 64 MB of freed memory for the next image instead of asking the system for every one: 4 % of the time.
+    _imaging.set_blocks_max(4)
 
 
 class UnreadableImage(UserError):
@@ -79,19 +86,16 @@ def _decode(
         The image, its width and height in full, and how much smaller it is (1, 2, 4 or 8): 1,201 pixels fill 300.25
         of 301 at 1/4.
     """
+    _set_up_pillow()
     name = "image" if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            full, shrink = image.size, 1
-            if at_least is not None and image.format == "JPEG" and _orientation(image) == 1:
-                scale = at_least / side(image.size)
-                drafted = image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-                shrink = round(full[0] / drafted[1][2]) if drafted else 1
-            image.load()
-            upright = to_rgb(_upright(image))
-            return upright, full if shrink > 1 else upright.size, shrink
+        try:
+            return _decode_as_it_is(source, at_least, side)
+        except (OSError, ValueError, SyntaxError):
+            # Pillow refuses a PNG for endless or damaged metadata, too; the pixels decide.
+            if (pixels := _png_pixels(source)) is None:
+                raise
+            return _decode_as_it_is(pixels, at_least, side)
     except FileNotFoundError:
         raise UnreadableImage(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
@@ -99,15 +103,53 @@ def _decode(
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name}: too large to decode safely ({error}); scale it down") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{name}: not an image that Pillow knows; replace or remove it") from None
+        raise UnreadableImage(
+            f"{name}: not an image in a format that is read here ({', '.join(FORMATS)}); convert, replace or remove it"
+        ) from None
     except Exception as error:  # a decoder fed with damaged data may raise anything (struct.error, IndexError, zlib…)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"{name}: damaged image ({reason}); replace or remove it") from error
 
 
+def _decode_as_it_is(
+    source: Path | str | bytes, at_least: float | None, side: Callable[[Iterable[int]], int]
+) -> tuple[Image.Image, tuple[int, int], int]:
+    """See `_decode`; raises whatever Pillow raises."""
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        full, shrink = image.size, 1
+        if at_least is not None and image.format == "JPEG" and _orientation(image) == 1:
+            scale = at_least / side(image.size)
+            drafted = image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+            shrink = round(full[0] / drafted[1][2]) if drafted else 1
+        image.load()
+        upright = to_rgb(_upright(image))
+        return upright, full if shrink > 1 else upright.size, shrink
+
+
+def _png_pixels(source: Path | str | bytes) -> bytes | None:
+    """A PNG without its metadata: the chunks that decide about the pixels, and orientation. None for other files.
+
+    A chunk is: length (uint32), type, data, CRC of type and data; big-endian.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if not data.startswith(PNG_SIGNATURE):
+        return None
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        chunk = data[at : at + 12 + length]
+        at += len(chunk)
+        sound = kind != b"eXIf" or chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
+        if kind in PIXEL_CHUNKS and sound:
+            kept.append(chunk)
+    return b"".join(kept)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # see _upright
         return 1
 
@@ -140,9 +182,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow clips 16-bit grey values at 255 instead of scaling them, which turns such pictures white."""
+    """Pillow clips 16-bit and float grey values at 255 instead of scaling them, which turns them white or black."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    full_scale = 255 if image.mode == "F" else 65535
+    full_scale = 65535.0
+    if image.mode == "F":  # floats are in 0..1 by convention; some programs write 0..255 or 0..65535
+        full_scale = next((scale for scale in (1.0, 255.0) if values.max() <= scale), 65535.0)
     return Image.fromarray(np.clip(values * (255 / full_scale) + 0.5, 0, 255).astype(np.uint8))
 
 

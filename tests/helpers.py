@@ -10,13 +10,41 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
+
+from tagger.formats.checkpoint import read_config
+from tagger.inference.predictor import Predictor, PredictorSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Names that a CSV reader which guesses types, quotes or comments would spoil.
 ODD_NAMES = ["null", "nan", "NA", "None", 'don\'t_say_"lazy"', "\\m/", ":o", "=_=", "^_^", "#", "1", "0.5", "初音ミク"]
+
+# The README's example of an answer: category and probability of each tag. whiskey passes no threshold.
+EXAMPLE = {
+    "general": (9, 0.95),
+    "sensitive": (9, 0.04),
+    "questionable": (9, 0.007),
+    "explicit": (9, 0.003),
+    "whiskey": (0, 0.12),
+    "1girl": (0, 0.92),
+    "m16a1_(girls'_frontline)": (4, 0.88),
+    "artist_name_1": (1, 0.85),
+}
+EXAMPLE_TEXT = """\
+Caption: 1girl, m16a1_(girls'_frontline), artist_name_1
+Tags: 1girl, m16a1_(girls'_frontline)
+Ratings:
+  general: 0.950
+Character tags (threshold=0.80):
+  m16a1_(girls'_frontline): 0.880
+General tags (threshold=0.40):
+  1girl: 0.920
+Artist tags (threshold=0.70):
+  artist_name_1: 0.850
+"""
 
 
 def run_script(name: str, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -88,3 +116,11 @@ def free_port() -> int:
 def write_csv(path: Path, rows: Sequence[str]) -> Path:
     path.write_text("\n".join(["name,category", *rows, ""]), encoding="utf-8")
     return path
+
+
+def make_predictor(weights: Path, **settings: Any) -> Predictor:
+    """The model of a checkpoint on the CPU, with the config.json that lies beside its weights."""
+    import models  # here, for most that import this file need no torch
+
+    config = read_config(weights.with_name("config.json"))
+    return Predictor(lambda: models.load(config, weights), config, PredictorSettings(device="cpu", **settings))

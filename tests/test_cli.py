@@ -6,6 +6,9 @@ python -m pytest tests/test_cli.py
 import argparse
 import errno
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 
 from tagger import cli
 from tagger.files import UserError
-from tests.helpers import error_line, run_script, write_txts
+from tests.helpers import ROOT, error_line, run_script, write_txts
 
 
 def parse(separator: str, *arguments: str) -> argparse.Namespace:
@@ -98,13 +101,38 @@ def test_interrupting_is_no_error_of_the_script(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "test_cli.py: interrupted\n"
 
 
-def test_a_bug_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError):
-        command_that(raising(ZeroDivisionError()))([])
+def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert command_that(raising(ZeroDivisionError("by\nnothing")))([]) == 70
+    assert "nobody foresaw this (ZeroDivisionError: by nothing)" in error_line(captured := capsys.readouterr().err)
+    (log,) = tmp_path.iterdir()
+    assert captured.strip().endswith(str(log))
+    assert "Traceback" in log.read_text() and "ZeroDivisionError" in log.read_text()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_stdout_is_one_line(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a="1girl whiskey")
+    (folder / "a.png").touch()
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(ROOT / "replace_blanks.py"), "--dry-run"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "No space left on device" in error_line(done.stderr)
+
+
+def test_a_closed_stdout_and_stderr_stop_nothing(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a="1girl whiskey")
+    (folder / "a.png").touch()
+    command = f"{sys.executable} {ROOT / 'replace_blanks.py'} >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+    assert (folder / "a.txt").read_text() == "1girl,whiskey"
 
 
 def test_a_tag_that_the_console_cannot_show_does_not_stop_a_run(tmp_path: Path) -> None:
     folder = write_txts(tmp_path / "dataset", a="初音ミク whiskey")
+    (folder / "a.png").touch()
     done = run_script("replace_blanks.py", "--dry-run", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and "\\u521d" in done.stdout and ",whiskey" in done.stdout
     assert (folder / "a.txt").read_text(encoding="utf-8") == "初音ミク whiskey"
@@ -126,3 +154,15 @@ def test_numbers_and_their_bounds(kind: Callable[[str], float], good: list[str],
     for text in bad:
         with pytest.raises((argparse.ArgumentTypeError, ValueError)):
             kind(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (12000, "12,000 images")]
+)
+def test_numbers_of_things(number: int, words: str) -> None:
+    assert cli.counted(number, "image") == words
+
+
+def test_the_version_is_the_top_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+),", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest and newest[1] == cli.VERSION

@@ -148,6 +148,9 @@ def test_half_transparent_black_becomes_mid_grey() -> None:
         ("I;16B", "TIFF", 0x8000, 128),
         ("I", "TIFF", 0x8000, 128),
         ("F", "TIFF", 128.0, 128),
+        ("F", "TIFF", 0.5, 128),
+        ("F", "TIFF", 1.0, 255),
+        ("F", "TIFF", 32768.0, 128),
         ("F", "TIFF", float("nan"), 0),
         ("L", "PNG", 128, 128),
         ("1", "PNG", 1, 255),
@@ -163,6 +166,59 @@ def test_cmyk_becomes_rgb() -> None:
     opened = images.open_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95))
     assert opened.mode == "RGB"
     assert np.abs(np.subtract(opened.getpixel((4, 4)), RED)).max() <= 3  # type: ignore[arg-type]
+
+
+# --- metadata says nothing about the pixels -------------------------------------------------------------------------
+
+
+def png_chunk(kind: bytes, data: bytes, crc: int | None = None) -> bytes:
+    crc = zlib.crc32(kind + data) if crc is None else crc
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
+def with_chunk(png: bytes, chunk: bytes) -> bytes:
+    """A PNG with one more chunk, behind its header."""
+    header = 8 + 25
+    return png[:header] + chunk + png[header:]
+
+
+MANY = b"x" * (2 << 20)
+METADATA = {
+    "endless text": png_chunk(b"tEXt", b"parameters\0" + MANY),
+    "endless compressed text": png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(MANY)),
+    "endless international text": png_chunk(b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(MANY)),
+    "endless profile": png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(MANY)),
+    "damaged profile": png_chunk(b"iCCP", b"icc\0\0no zlib at all"),
+    "wrong checksum of a text": png_chunk(b"tEXt", b"parameters\0a", crc=1),
+    "wrong checksum of an orientation": png_chunk(b"eXIf", b"MM\0*", crc=1),
+    "unknown chunk with a wrong checksum": png_chunk(b"prIv", b"abc", crc=1),
+}
+
+
+@pytest.mark.parametrize("what", METADATA)
+def test_odd_metadata_of_a_png_is_dropped_and_its_pixels_are_read(what: str, tmp_path: Path) -> None:
+    picture = photo(60, 40)
+    data = with_chunk(encoded(picture), METADATA[what])
+    assert not difference(images.open_image(data), picture).any()
+    (tmp_path / "a.png").write_bytes(data)
+    assert not difference(images.open_image(tmp_path / "a.png"), picture).any()
+
+
+def test_orientation_and_transparency_survive_odd_metadata() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGBA", (20, 10), (255, 0, 0, 0)), exif=exif)
+    opened = images.open_image(with_chunk(data, METADATA["wrong checksum of a text"]))
+    assert opened.size == (10, 20) and opened.getpixel((0, 0)) == WHITE
+
+
+def test_damaged_pixels_are_damaged_whatever_the_metadata() -> None:
+    data = with_chunk(encoded(photo(60, 40)), METADATA["wrong checksum of a text"])
+    at = data.index(b"IDAT") + 20
+    with pytest.raises(UnreadableImage, match="damaged"):
+        images.open_image(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    with pytest.raises(UnreadableImage):
+        images.open_image(data[:at])
 
 
 # --- animations -----------------------------------------------------------------------------------------------------

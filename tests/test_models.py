@@ -376,5 +376,5 @@ def test_an_unusable_config_is_refused_in_one_line(tmp_path: Path, change: dict[
 def test_a_missing_or_malformed_config_is_named(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json: .*--config_path"):
-        read_config(tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"config\.json: .*; name its config$"):
+        read_config(tmp_path / "config.json", hint="name its config")

@@ -27,6 +27,7 @@ from PIL import Image
 
 import simple_dan_crawl
 from examples.sample_booru.server import SampleBooru, start
+from tagger import files
 from tagger.crawl import client, dataset_folder
 
 Intercept = Callable[[Any, str, dict[str, str]], bool]
@@ -784,7 +785,7 @@ def test_edited_tags_are_never_overwritten(booru: SampleBooru, tmp_path: Path) -
 def test_a_full_disk_stops_and_the_next_run_goes_on(
     booru: SampleBooru, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, left = dataset_folder.write_bytes, iter(range(3))
+    write, left = files.write_bytes, iter(range(3))
 
     def write_until_full(path: Path, data: bytes) -> None:
         if next(left, None) is None:

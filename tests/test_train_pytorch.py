@@ -16,22 +16,20 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 import models
 import train_pytorch as script
 from models import MODELS
-from tagger import images
-from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
-from tagger.formats.records import RecordFile, RecordFiles
+from tagger.formats.records import RecordFile
 from tagger.formats.vocabulary import CHARACTER, read_categories, read_vocabulary
 from tagger.training import distributed
-from tagger.training.data import Batch, EpochBatches, TaggedImages, decode, make_loader, mixup
+from tagger.training.data import Batch, TaggedImages, mixup
+from tagger.training.loss import LOSSES
+from tagger.training.optimizer import OPTIMIZERS
 from tagger.training.trainer import Trainer
-from tests.conftest import INPUT_SIZE, STORED_SIZE
+from tests.conftest import INPUT_SIZE
 from tests.helpers import error_line, flip_byte, lines_of, run_script, tree
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
@@ -355,6 +353,19 @@ def test_batch_size_and_image_size_reach_the_model(
     assert shapes == [(10, 42, 42, 3), (8, 42, 42, 3), (6, 42, 42, 3)]
 
 
+@pytest.mark.usefixtures("shallow")
+def test_an_optimizer_and_a_loss_are_added_with_one_entry(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "sgd", lambda model, groups, lr: torch.optim.SGD(groups, lr))
+    monkeypatch.setitem(LOSSES, "huber", lambda positive_weight: torch.nn.HuberLoss(reduction="sum"))
+    flags = ["--optimizer", "sgd", "--loss", "huber"]
+    assert train(records, tmp_path / "dry", *flags, "--dry_run") == 0
+    assert "memory: about" in capsys.readouterr().out
+    assert train(records, tmp_path / "out", *flags) == 0
+    assert (tmp_path / "out" / "eva02_tiny_best.pth").exists()
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_an_error_and_no_fallback(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
@@ -393,94 +404,6 @@ def test_a_compiled_model_learns_the_same(records: Path, tmp_path: Path, monkeyp
     torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=1e-3)
 
 
-@given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 2**32), st.integers(0, 100))
-def test_the_order_depends_on_seed_and_epoch_alone(length: int, batch_size: int, seed: int, epoch: int) -> None:
-    batches, again = (EpochBatches(length, batch_size, shuffle=True, seed=seed) for _ in range(2))
-    again.epoch = epoch + 1
-    list(again)  # having played another epoch changes nothing
-    batches.epoch = again.epoch = epoch
-    order = list(batches)
-    assert order == list(again) and len(order) == len(batches)
-    assert sorted(number for batch in order for _, number in batch) == list(range(length))
-    assert all(len(batch) == batch_size for batch in order[:-1]) and {e for batch in order for e, _ in batch} <= {epoch}
-
-
-def test_another_seed_or_epoch_is_another_order() -> None:
-    def order(seed: int, epoch: int) -> list[list[tuple[int, int]]]:
-        batches = EpochBatches(50, 50, shuffle=True, seed=seed)
-        batches.epoch = epoch
-        return [[(0, number) for _, number in batch] for batch in batches]
-
-    assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (1, 2)}) == 4
-
-
-def test_without_shuffling_the_records_come_in_their_order() -> None:
-    assert list(EpochBatches(5, 2, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
-
-
-def opened(records: Path, **options: Any) -> TaggedImages:
-    return TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "RGB", **options)
-
-
-def pixels_of(dataset: TaggedImages, epoch: int, number: int) -> np.ndarray:
-    sample = dataset[epoch, number]
-    assert not isinstance(sample, UserError)
-    return sample[0].numpy()
-
-
-def decoded(records: Path, number: int) -> Image.Image:
-    return Image.open(BytesIO(RecordFile(records / TRAIN)[number].image))
-
-
-def test_unaugmented_images_are_the_stored_ones(records: Path) -> None:
-    for number in (0, 5):
-        sample = opened(records)[1, number]
-        assert not isinstance(sample, UserError)
-        assert np.array_equal(sample[0], np.asarray(decoded(records, number)))
-        assert sample[1] == list(RecordFile(records / TRAIN)[number].labels)
-
-
-def test_channel_order_is_the_configs(records: Path) -> None:
-    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "BGR")
-    assert np.array_equal(pixels_of(opened(records), 1, 0)[..., ::-1], pixels_of(in_bgr, 1, 0))
-
-
-def test_hflip_mirrors(records: Path) -> None:
-    plain, mirrored = np.asarray(decoded(records, 0)), np.asarray(ImageOps.mirror(decoded(records, 0)))
-    assert np.array_equal(pixels_of(opened(records, hflip=1.0), 1, 0), mirrored)
-    sometimes = [pixels_of(opened(records, hflip=0.5), epoch, 0) for epoch in range(40)]
-    assert all(np.array_equal(pixels, plain) or np.array_equal(pixels, mirrored) for pixels in sometimes)
-    assert 8 < sum(np.array_equal(pixels, plain) for pixels in sometimes) < 32
-
-
-def test_crops_differ_by_epoch_and_seed_and_come_again(records: Path) -> None:
-    cropped = [pixels_of(opened(records, crop_min=0.5, seed=seed), epoch, 0) for seed in (0, 1) for epoch in (1, 2)]
-    assert len({pixels.tobytes() for pixels in cropped}) == 4
-    assert all(pixels.shape == (STORED_SIZE, STORED_SIZE, 3) for pixels in cropped)
-    assert np.array_equal(cropped[3], pixels_of(opened(records, crop_min=0.5, seed=1), 2, 0))
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode", "options"),
-    [
-        ("JPEG", "RGB", {}),
-        ("JPEG", "L", {}),
-        ("JPEG", "CMYK", {}),
-        ("PNG", "RGBA", {}),
-        ("JPEG", "RGB", {"exif": True}),
-    ],
-)
-def test_decoding_is_that_of_images(kind: str, mode: str, options: dict[str, Any]) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    out = BytesIO()
-    Image.fromarray(noise).convert(mode).save(out, kind, **({"exif": exif} if options else {}))
-    assert np.array_equal(decode(out.getvalue()).numpy(), np.asarray(images.open_image(out.getvalue())))
-    with pytest.raises(UserError):
-        decode(out.getvalue()[:200])
-
-
 @pytest.mark.parametrize(("flag", "value"), [("--hflip", 1), ("--crop_min", 0.5), ("--seed", 3)])
 def test_augmentation_flags_reach_the_training_images_and_not_the_validation(
     records: Path, tmp_path: Path, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, flag: str, value: float
@@ -497,19 +420,6 @@ def test_augmentation_flags_reach_the_training_images_and_not_the_validation(
     training, validation = made
     assert getattr(training, flag[2:]) == value
     assert (validation.hflip, validation.crop_min) == (0, 1)
-
-
-def batches_of(records: Path, num_workers: int) -> list[Any]:
-    batches = EpochBatches(18, 8, shuffle=True, seed=5)
-    batches.epoch = 3
-    return list(make_loader(opened(records, hflip=0.5, crop_min=0.5, seed=5), batches, num_workers, CPU))
-
-
-def test_worker_processes_give_the_same_batches(records: Path) -> None:
-    alone, with_workers = batches_of(records, 0), batches_of(records, 2)
-    assert len(alone) == 3
-    for ours, theirs in zip(alone, with_workers, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.usefixtures("shallow")

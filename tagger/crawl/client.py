@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tagger.cli import VERSION
+from tagger.crawl.proxies import make_client
 from tagger.files import UserError
 
 # A name of our own: boorus refuse those of HTTP libraries and of browsers.
@@ -118,6 +119,7 @@ class Throttle:
     def __init__(self, rate: float, burst: int = BURST) -> None:
         self.rate, self.burst = rate, burst
         self.tokens, self.filled = float(burst), time.monotonic()
+        self.requests = 0  # that were let through
         self.paused_until = 0.0
         self.lock = threading.Lock()
         self.stopped = threading.Event()
@@ -144,7 +146,13 @@ class Throttle:
             if delay > 0:
                 return delay
             self.tokens -= 1
+            self.requests += 1
             return 0.0
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the requests so far had to take at this rate, however fast the server is."""
+        return max(0, self.requests - self.burst) / self.rate
 
     def pause(self, seconds: float) -> None:
         """Let no thread send anything for so long, also those that wait already, and then begin without a burst."""
@@ -171,11 +179,11 @@ class Client:
         auth = (login, api_key) if login and api_key else None
         most = connection.threads + 1  # one for the thread that reads the listing
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        self._api = httpx.Client(headers=headers, auth=auth, follow_redirects=True, timeout=30, limits=limits)
+        self._api = make_client(headers=headers, auth=auth, follow_redirects=True, timeout=30, limits=limits)
         # Files have a client of their own, so that credentials cannot reach the CDN. They are not compressed on their
         # way, so that the number of bytes that arrived is where a Range request goes on.
         headers["Accept-Encoding"] = "identity"
-        self._cdn = httpx.Client(headers=headers, follow_redirects=True, timeout=30, limits=limits)
+        self._cdn = make_client(headers=headers, follow_redirects=True, timeout=30, limits=limits)
 
     def stop(self) -> None:
         """End what other threads wait for or download; they raise Stopped."""

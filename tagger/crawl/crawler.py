@@ -5,6 +5,7 @@ python simple_dan_crawl.py --tags "1girl solo" --target-count 100
 
 import contextlib
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,17 +15,26 @@ from tqdm import tqdm
 
 from tagger import cli, images
 from tagger.crawl.client import FileFailed, FileGone, Stopped
-from tagger.crawl.dataset_folder import DatasetFolder
+from tagger.crawl.dataset_folder import DatasetFolder, Origin
 from tagger.crawl.posts import PassedOver, Post, Row, Selection, check_file, to_jpeg
 from tagger.crawl.sites import Booru
 from tagger.files import UserError
 
 SAVE_EVERY = 50  # settled posts between two savings of the cursor
 SAVED, FAILED = "saved", "failed"
+ALIKE = 50  # failures in a row, and for one reason, after which there is no use in going on
 
 
 class NeverBegun(UserError):
     """What is newer than the last crawl was asked for, and there was none."""
+
+
+class FailingAlike(UserError):
+    """File after file could not be had, for one reason."""
+
+
+class OrderedUpdate(UserError):
+    """What is newer than the last crawl was asked for, in an order that is not that of time."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,23 @@ class Crawl:
     def __init__(self, booru: Booru, folder: DatasetFolder, settings: CrawlSettings) -> None:
         self.booru, self.folder, self.settings = booru, folder, settings
         self.query = booru.query(settings.tags, settings.selection.min_score)
+        self.is_ordered = booru.is_ordered(self.query)
+        if self.is_ordered and settings.update:
+            raise OrderedUpdate(f"{self.query}: an update goes by time, and this search has an order of its own")
         self.cursor = folder.cursor(booru.client.base_url, self.query)
         self.outcomes: Counter[str] = Counter()
         self.pool = ThreadPoolExecutor(settings.jobs)
         self.running: dict[Future[Outcome], Post] = {}
-        # Posts that the cursor has not passed, in the order of the listing, each with its download if it needs one.
+        # Posts that the cursor has not passed, in the order of the listing, each with its download if it needs one. Of
+        # a post the cursor notes the id, or in a search with an order of its own the number of the page.
         self.ahead: deque[tuple[int, Future[Outcome] | None]] = deque()
+        self.page_number = 0  # of such a search
+        self.listed = 0  # posts that the server listed
+        self.completed = 0  # older pairs that got tags of categories that were not asked for when they were made
+        self.alike: tuple[str, int] = ("", 0)  # the reason of the latest failure, and how many had it in a row
         self.settled: set[Future[Outcome]] = set()  # downloads in `ahead` that ended
         self.unsaved = 0  # posts that the cursor passed since it was saved
+        self.is_closing = False
         total = None if math.isinf(settings.target) else int(settings.target)
         self.bar = tqdm(total=total, initial=len(folder.pairs), unit="pair", dynamic_ncols=True)
 
@@ -89,6 +108,7 @@ class Crawl:
             OSError: the disk is full, or the folder cannot be written to.
         """
         try:
+            self._complete_pairs()
             if self.settings.retry_failures:
                 self._retry_failures()
             for page in self._pages():
@@ -110,6 +130,12 @@ class Crawl:
         """The listing from the cursor on: towards older posts, or in an update towards newer ones."""
         if self._missing() <= 0:
             return
+        if self.is_ordered:
+            for number, page in self.booru.numbered_pages(self.query, self.cursor.page or 1):
+                self.page_number = number
+                self.listed += len(page)
+                yield page
+            return
         if not self.settings.update:
             pages = self.booru.pages(self.query, older_than=self.cursor.oldest)
         elif self.cursor.newest is None:
@@ -119,6 +145,7 @@ class Crawl:
         for page in pages:
             if self.cursor.newest is None:  # the first page of the first crawl: an update begins above it
                 self.cursor.newest = page[0]["id"]
+            self.listed += len(page)
             yield page
 
     def _take(self, page: Iterable[Row]) -> None:
@@ -132,7 +159,7 @@ class Crawl:
                 post = self._wanted(row)
                 if post is not None and any(other and other.md5 == post.md5 for _, other in chunk):
                     post = None  # two threads would write to one file
-                chunk.append((row["id"], post))
+                chunk.append((self.page_number if self.is_ordered else row["id"], post))
                 room -= post is not None
             self._begin(chunk)
             # Go on before the last ones end, so that no thread idles; but where the downloads that run would be enough,
@@ -155,12 +182,12 @@ class Crawl:
     def _begin(self, chunk: Sequence[tuple[int, Post | None]]) -> None:
         """Start downloads. Their categories are noted first, so that a kill cannot leave a pair without them."""
         self._note_categories([post for _, post in chunk if post is not None])
-        for post_id, post in chunk:
+        for place, post in chunk:
             future = None
             if post is not None:
                 future = self.pool.submit(self._fetch, post)
                 self.running[future] = post
-            self.ahead.append((post_id, future))
+            self.ahead.append((place, future))
         self._advance()
 
     def _note_categories(self, posts: Iterable[Post]) -> None:
@@ -192,17 +219,31 @@ class Crawl:
         else:
             self.folder.note_passed_over(post.id, outcome.what)
             self.folder.forget_failure(post.id)
+        self._count_alike(outcome)
+
+    def _count_alike(self, outcome: Outcome) -> None:
+        """Stop where failure follows failure: a site that serves no files need not be walked to its end."""
+        if outcome.what != FAILED:
+            self.alike = ("", 0)
+            return
+        # Without paths, sizes and digests, which differ from file to file.
+        reason = re.sub(r"\S*/\S*|(?<!HTTP )\b\d+\b|\b[0-9a-f]{6,}\b", "…", outcome.detail)
+        self.alike = (reason, self.alike[1] + 1 if self.alike[0] == reason else 1)
+        if self.alike[1] == ALIKE and not self.is_closing:
+            raise FailingAlike(f"{ALIKE} files in a row could not be had, all for this reason: {outcome.detail}")
 
     def _advance(self) -> None:
         """Move the cursor over the posts at its head that are settled."""
         while self.ahead and (self.ahead[0][1] is None or self.ahead[0][1] in self.settled):
-            post_id, future = self.ahead.popleft()
+            place, future = self.ahead.popleft()
             if future is not None:
                 self.settled.discard(future)
-            if self.settings.update:
-                self.cursor.newest = post_id
+            if self.is_ordered:
+                self.cursor.page = place
+            elif self.settings.update:
+                self.cursor.newest = place
             else:
-                self.cursor.oldest = post_id
+                self.cursor.oldest = place
             self.unsaved += 1
         if self.unsaved >= SAVE_EVERY:
             self.folder.save_cursors()
@@ -210,13 +251,66 @@ class Crawl:
 
     def _close(self) -> None:
         """End all threads; what they finished meanwhile counts."""
+        self.is_closing = True
         self.booru.client.stop()
         self.pool.shutdown(cancel_futures=True)
         for future in [future for future in self.running if not future.cancelled() and future.exception() is None]:
             self._note(future, self.running.pop(future))
         self._advance()
         self.folder.save_cursors()
+        self.folder.tidy_origins()
         self.bar.close()
+
+    # -- pairs of earlier runs -----------------------------------------------------------------------------------------
+
+    def _complete_pairs(self) -> None:
+        """Add the tags of categories that were not asked for when a pair was made; no file is downloaded again.
+
+        Without them these pictures would teach that they have no artist.
+        """
+        wanted = self.settings.selection.categories
+        known, unknown = self.folder.incomplete(wanted)
+        if not known and not unknown:
+            return
+        cli.warn(
+            f"{cli.counted(len(known) + len(unknown), 'older pair')} were made without asking for all of "
+            f"{','.join(wanted)}; their tags are looked up again, their files are not"
+        )
+        with tqdm(total=len(known) + len(unknown), unit="pair", desc="tags", dynamic_ncols=True) as bar:
+            found = set()
+            for row in self.booru.find_many(sorted(known, reverse=True)):
+                if (md5 := known.get(row["id"])) is not None:
+                    found.add(row["id"])
+                    self._complete(md5, row)
+                    bar.update()
+            gone = [(md5, post_id) for post_id, md5 in known.items() if post_id not in found]
+            for md5 in unknown:  # a folder of version 0.1, which did not note the posts' ids
+                if (found_row := self.booru.find_file(md5)) is not None:
+                    self._complete(md5, found_row)
+                else:
+                    gone.append((md5, 0))
+                bar.update()
+        for md5, post_id in gone:  # noted as asked for, or every run would ask again
+            self.folder.note_origin(md5, Origin(post_id, frozenset(wanted)))
+        if gone:
+            cli.warn(
+                f"{cli.counted(len(gone), 'older pair')} keep their tags, for their posts are gone, as {gone[0][0]}"
+            )
+
+    def _complete(self, md5: str, row: Row) -> None:
+        """Add to a pair the tags of its post that it lacks."""
+        wanted = self.settings.selection.categories
+        try:
+            # Neither score nor size decides about a pair that is there.
+            post = self.booru.read_post(row, Selection(categories=wanted))
+            self._note_categories([post])
+            had = self.folder.categories_of(md5)  # of these the txt may have been edited, and the rating changed
+            names = [name for category, names in post.tags.items() if category not in had for name in names]
+            self.completed += self.folder.add_tags(md5, names, Origin(post.id, frozenset(wanted)))
+        except PassedOver:
+            self.folder.note_origin(md5, Origin(row["id"], frozenset(wanted)))  # hidden by now
+        except UserError as error:
+            cli.warn(f"left out: {error}")
 
     # -- failures of earlier runs ------------------------------------------------------------------------------------
 
@@ -273,7 +367,8 @@ class Crawl:
             return Outcome(str(reason))
         except (FileFailed, images.UnreadableImage) as error:
             return Outcome(FAILED, str(error))
-        self.folder.save_pair(post.md5, jpeg, post.names)
+        categories = frozenset(self.settings.selection.categories)
+        self.folder.save_pair(post.md5, jpeg, post.names, Origin(post.id, categories))
         return Outcome(SAVED, post.md5)
 
     def _download(self, post: Post) -> bytes:

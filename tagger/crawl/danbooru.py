@@ -6,9 +6,11 @@ Facts about the server are from Danbooru's source and its help pages.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+from urllib.parse import urljoin
 
 from tagger.crawl.client import Client, Connection, FileFailed, Refused, is_within
 from tagger.crawl.posts import ORIGINAL, STATIC, PassedOver, Post, Row, Selection, check_listing
@@ -27,6 +29,13 @@ POST_FIELDS = (
 )
 TAGS_PER_PAGE = 1000  # the most that Danbooru lists at once
 TAG_FIELDS = "id,name,category,post_count,is_deprecated"
+
+
+# Searches whose order is not that of ids, by which a listing is otherwise read from a cursor on.
+ORDERED = re.compile(r"(?<!\S)(order|ordfav|ordfavgroup|ordpool):(?!id\b|id_desc\b)\S+", re.IGNORECASE)
+AT_RANDOM = re.compile(r"(?<!\S)(order:random|random:)\S*", re.IGNORECASE)
+LAST_PAGE = 1000  # of those with numbers, for everybody without a paid account
+IDS_PER_SEARCH = 100  # of `id:1,2,3`, so that an address stays below 2,000 characters
 
 
 class Tag(NamedTuple):
@@ -71,6 +80,11 @@ class Danbooru:
 
     # -- listings ----------------------------------------------------------------------------------------------------
 
+    def _page(self, path: str, position: str | int, params: Mapping[str, str | int]) -> list[Row]:
+        """One page of a listing, empty where it ends. What is no row is left out: null, or without an id."""
+        answer = self.client.json(path, _check_rows, **params, **({"page": position} if position else {}))
+        return [row for row in answer if _is_row(row)]
+
     def _pages(self, path: str, position: str, params: Mapping[str, str | int]) -> Iterator[list[Row]]:
         """The pages of a listing, from `position` on: "" or "b<id>" newest first, "a<id>" towards the newest.
 
@@ -78,7 +92,7 @@ class Danbooru:
         every page rows are newest first.
         """
         ascending = position.startswith("a")
-        while page := self.client.json(path, _check_rows, **params, **({"page": position} if position else {})):
+        while page := self._page(path, position, params):
             yield page
             ids = [row["id"] for row in page]
             position = f"a{max(ids)}" if ascending else f"b{min(ids)}"
@@ -96,6 +110,39 @@ class Danbooru:
         params: dict[str, str | int] = {"tags": query, "limit": POSTS_PER_PAGE, "only": POST_FIELDS}
         for page in self._pages("/posts.json", position, params):
             yield sorted(page, key=lambda row: row["id"], reverse=newer_than is None)
+
+    def is_ordered(self, query: str) -> bool:
+        """See `tagger.crawl.sites.Booru`."""
+        if found := AT_RANDOM.search(query):
+            raise UserError(
+                f"{self._names.query}: {found[0]} gives another order every time, and no run could go on; leave it out"
+            )
+        return ORDERED.search(query) is not None
+
+    def numbered_pages(self, query: str, first: int) -> Iterator[tuple[int, list[Row]]]:
+        """See `tagger.crawl.sites.Booru`."""
+        params: dict[str, str | int] = {"tags": query, "limit": POSTS_PER_PAGE, "only": POST_FIELDS}
+        for number in range(first, LAST_PAGE + 1):
+            if not (page := self._page("/posts.json", number, params)):
+                return
+            yield number, page
+
+    def find_many(self, post_ids: Sequence[int]) -> Iterator[Row]:
+        """See `tagger.crawl.sites.Booru`."""
+        for start in range(0, len(post_ids), IDS_PER_SEARCH):
+            some = ",".join(map(str, post_ids[start : start + IDS_PER_SEARCH]))
+            params: dict[str, str | int] = {"tags": f"id:{some}", "limit": IDS_PER_SEARCH, "only": POST_FIELDS}
+            yield from self._page("/posts.json", 0, params)
+
+    def find_file(self, md5: str) -> Row | None:
+        """See `tagger.crawl.sites.Booru`."""
+        page = self._page("/posts.json", 0, {"tags": f"md5:{md5}", "limit": 1, "only": POST_FIELDS})
+        return next((row for row in page if row.get("md5") == md5), None)
+
+    def spelling_hint(self, tags: str) -> str:
+        """See `tagger.crawl.sites.Booru`."""
+        commas = "separate tags by blanks, not by commas; " if "," in tags else ""
+        return f"{commas}Danbooru writes a tag with underscores (long_hair); look it up at {self.client.base_url}/tags"
 
     def find(self, post_id: int) -> Row:
         """See `tagger.crawl.sites.Booru`."""
@@ -120,9 +167,10 @@ class Danbooru:
         if not any(tags.values()):
             raise PassedOver("no tags")
         variant = _variant(row, selection.size)
+        base = f"{self.client.base_url}/"  # a site of one's own may give addresses without its name
         if variant is None:
-            return Post(row["id"], md5, url, True, suffix, tags)
-        return Post(row["id"], md5, variant["url"], False, variant["file_ext"], tags)
+            return Post(row["id"], md5, urljoin(base, url), True, suffix, tags)
+        return Post(row["id"], md5, urljoin(base, variant["url"]), False, variant["file_ext"], tags)
 
     # -- tags --------------------------------------------------------------------------------------------------------
 
@@ -157,8 +205,12 @@ class Danbooru:
 
 def _check_rows(answer: object) -> None:
     """For `Client.json`: a list of objects with ids, without which no next page can be asked for."""
-    if not isinstance(answer, list) or not all(isinstance(row, dict) and type(row.get("id")) is int for row in answer):
+    if not isinstance(answer, list) or (answer and not any(map(_is_row, answer))):
         raise ValueError("no list of rows with ids, as Danbooru's would be")
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and type(row.get("id")) is int
 
 
 def _read_tag(row: Row, categories: Sequence[int], min_posts: int) -> Tag | None:
@@ -185,7 +237,8 @@ def _variant(row: Row, size: str) -> dict[str, str] | None:
     """The variant of this size, or None where the original is meant or the post has no such variant."""
     try:
         variants = row["media_asset"]["variants"] if size != ORIGINAL else []
-        return next((v for v in variants if v["type"] == size and v["url"] and v["file_ext"] in STATIC), None)
+        found = (v for v in variants if v["type"] == size and v["file_ext"] in STATIC)
+        return next((v for v in found if v["url"] and isinstance(v["url"], str)), None)
     except (KeyError, TypeError):
         return None
 

@@ -23,6 +23,7 @@ STATIC = {"jpg", "jpeg", "png", "webp", "gif", "avif"}  # webp, gif, avif and pn
 ORIGINAL = "original"
 SIZES = (ORIGINAL, "sample", "720x720")  # where a post has no file of a size, its original is taken
 
+FIRST_CATEGORIES = frozenset(("rating", "general"))  # whose tags are asked for by default
 MD5 = re.compile(r"[0-9a-f]{32}")
 
 

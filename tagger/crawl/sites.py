@@ -5,7 +5,7 @@
 Another booru is a module beside danbooru.py and one entry in SITES.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from tagger.crawl import danbooru
@@ -31,6 +31,37 @@ class Booru(Protocol):
         Raises:
             Refused, Unreachable: see `Client.json`.
         """
+
+    def is_ordered(self, query: str) -> bool:
+        """Whether a search has an order of its own, for which `numbered_pages` is asked instead of `pages`.
+
+        Raises:
+            UserError: an order in which no run could go on where an earlier one ended.
+        """
+
+    def numbered_pages(self, query: str, first: int) -> Iterator[tuple[int, list[Row]]]:
+        """The pages of such a search with their numbers, from number `first` on, in the search's own order.
+
+        Raises:
+            Refused, Unreachable: see `Client.json`.
+        """
+
+    def find_many(self, post_ids: Sequence[int]) -> Iterator[Row]:
+        """Several posts as the server has them now; those that are gone are left out.
+
+        Raises:
+            Refused, Unreachable: see `Client.json`.
+        """
+
+    def find_file(self, md5: str) -> Row | None:
+        """The post whose file has this MD5, or None.
+
+        Raises:
+            Refused, Unreachable: see `Client.json`.
+        """
+
+    def spelling_hint(self, tags: str) -> str:
+        """What somebody should know whose search for these tags found nothing."""
 
     def find(self, post_id: int) -> Row:
         """A post as the server has it now.

@@ -137,7 +137,8 @@ def _example_class() -> type[Any]:
     message("Example", ("features", 1, one, field.TYPE_MESSAGE, ".tensorflow.Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+    example: type[Any] = message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+    return example
 
 
 Example = _example_class()
@@ -145,7 +146,7 @@ Example = _example_class()
 
 def masked_crc(data: bytes | memoryview) -> int:
     """The masked CRC-32C of TFRecord files (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = google_crc32c.value(bytes(data))
+    crc: int = google_crc32c.value(bytes(data))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -155,7 +156,7 @@ def index_of(path: Path) -> Path:
 
 
 def shard_paths(root: Path, split: str, count: int) -> list[Path]:
-    """Where the TFRecord files of a split ("train" or "val") lie in a folder that create_tfrecord.py wrote."""
+    """Where the TFRecord files of a split ("train" or "val") lie in a folder of records."""
     folder, name = root / f"record_shards_{split}", f"aibooru_{split}"
     if count == 1:
         return [folder / f"{name}.tfrecord"]
@@ -170,7 +171,8 @@ def serialize(record: Record) -> bytes:
     feature["image_bytes"].bytes_list.value.append(record.image)
     feature["label_indexes"].int64_list.value.extend(record.labels)
     feature["image_name"].bytes_list.value.append(record.name.encode("utf-8", "surrogateescape"))
-    return example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
+    data: bytes = example.SerializeToString(deterministic=True)  # a map's order is otherwise a matter of chance
+    return data
 
 
 def scan(path: Path) -> list[int]:
@@ -185,7 +187,7 @@ def scan(path: Path) -> list[int]:
             head = file.read(HEADER.size)
             length, crc = HEADER.unpack(head) if len(head) == HEADER.size else (0, -1)
             if crc != masked_crc(head[:8]) or offset + length + OVERHEAD > end:
-                raise UserError(f"{path}: damaged at byte {offset}; write it again with create_tfrecord.py")
+                raise UserError(f"{path}: damaged at byte {offset}; write it again")
             sizes.append(length + OVERHEAD)
             offset += length + OVERHEAD
             file.seek(offset)
@@ -204,7 +206,7 @@ class RecordFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"{self.path}: no such file; make it with create_tfrecord.py")
+            raise UserError(f"{self.path}: no such file; write the records again")
         self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
         self._file: IO[bytes] | None = None
 
@@ -230,12 +232,12 @@ class RecordFile:
         """The serialized Example of one record, checked against both of its checksums."""
         frame = self._read_at(int(self.offsets[number]), size := int(self.sizes[number]))
         if len(frame) != size:
-            raise UserError(f"{self.path}: record {number} is cut off; write it again with create_tfrecord.py")
+            raise UserError(f"{self.path}: record {number} is cut off; write it again")
         length, head_crc = HEADER.unpack_from(frame)
         data = frame[HEADER.size : -FOOTER.size]
         (data_crc,) = FOOTER.unpack_from(frame, size - FOOTER.size)
         if length != len(data) or head_crc != masked_crc(frame[:8]) or data_crc != masked_crc(data):
-            raise UserError(f"{self.path}: record {number} is damaged; write it again with create_tfrecord.py")
+            raise UserError(f"{self.path}: record {number} is damaged; write it again")
         return data
 
     def _read_at(self, offset: int, size: int) -> bytes:
@@ -256,9 +258,7 @@ class RecordFile:
                 name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
             )
         except (DecodeError, IndexError):
-            raise UserError(
-                f"{self.path}: record {number} is no labelled image; write the file with create_tfrecord.py"
-            ) from None
+            raise UserError(f"{self.path}: record {number} is no labelled image; write the file again") from None
 
 
 class RecordFiles:

@@ -1,48 +1,21 @@
-"""The tag list beside an image (<stem>.txt), and how a tag is spelt.
+"""The tag list beside an image (<stem>.txt): splitting it, and reading a tag in any spelling that people write.
 
-python -c "from tagger.formats.tag_lists import parse_tags; print(parse_tags('1girl, long_hair'))"
+    python -c "from tagger.formats.tag_lists import TagReader; print(TagReader().read('(long hair:1.2), 1girl'))"
+
+Danbooru's spelling is the one that the toolkit works with: lower case, underscores for blanks, no escapes.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 
 from tagger.files import UserError, read_text
 
-
-def parse_tags(text: str) -> list[str]:
-    """Tags in their order, separated by commas or line ends: blanks stripped, empty ones and repetitions dropped."""
-    return list(dict.fromkeys(tag for part in re.split(r"[,\r\n]", text) if (tag := part.strip())))
-
-
-def format_tags(names: Iterable[str]) -> str:
-    """The content of a txt file: `general,1girl,whiskey`, without a line end."""
-    return ",".join(names)
-
-
-def read_tags(path: Path | str) -> list[str]:
-    """The tags of one txt file (UTF-8, a BOM and CRLF accepted).
-
-    Raises:
-        UserError: missing, unreadable or not UTF-8.
-    """
-    return parse_tags(read_text(path, "write its tags, separated by commas"))
-
-
-def tag_files(folder: Path | str) -> list[Path]:
-    """The txt files of a dataset folder, by name.
-
-    Raises:
-        UserError: there is no such folder, or no txt file in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the dataset with --dataset-folder")
-    found = sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
-    if not found:
-        raise UserError(f"{folder}: no .txt files; fetch some pairs with simple_dan_crawl.py or name another folder")
-    return found
-
+# A semicolon separates where a blank or the line's end follows: `;d` and `steins;gate` are tags.
+SEPARATOR = re.compile(r"[,，、\r\n]|\|\|\||(?<=[^\s,，、]);(?=\s|$)", re.MULTILINE)
+MAX_TAG_LENGTH = 255  # characters; Danbooru's limit is 170
+# Control characters, and the invisible ones that come along from web pages and from files joined together.
+INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ud800-\udfff]")
 
 # Danbooru's emoticons, whose underscores are faces and no blanks (the list of the wd-tagger Space).
 KAOMOJI = frozenset(
@@ -52,10 +25,61 @@ KAOMOJI = frozenset(
     )
 )
 
+# --- lists ----------------------------------------------------------------------------------------------------------
+
+
+def parse_tags(text: str) -> list[str]:
+    """Tags in their order and as they are written: blanks around them stripped, empty ones and repetitions dropped.
+
+    Commas (also Chinese and Japanese ones), line ends, `|||` and a semicolon with a blank behind it separate.
+    """
+    parts = (part.strip().strip("\ufeff").strip() for part in SEPARATOR.split(text))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def format_tags(names: Iterable[str]) -> str:
+    """The content of a txt file: `general,1girl,whiskey`, without a line end."""
+    return ",".join(names)
+
+
+def read_tags(path: Path | str) -> list[str]:
+    """The tags of one txt file (UTF-8), as they are written; see `parse_tags`.
+
+    Raises:
+        UserError: missing, unreadable or not UTF-8.
+    """
+    return parse_tags(read_text(path, "write its tags, separated by commas"))
+
+
+def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Path]:
+    """The txt files of a dataset folder, by name.
+
+    Args:
+        hint: ends the error where there are none.
+
+    Raises:
+        UserError: there is no such folder, or no txt file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {hint}")
+    found = sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: no .txt files; {hint}")
+    return found
+
+
+def is_usable(name: str) -> bool:
+    """Whether a tag can stand in a CSV and on a screen: not endless, and without control or invisible characters."""
+    return 0 < len(name) <= MAX_TAG_LENGTH and not INVISIBLE.search(name)
+
+
+# --- spelling -------------------------------------------------------------------------------------------------------
+
 
 def danbooru_spelling(name: str) -> str:
     """`long hair` as Danbooru writes it."""
-    return name.strip().replace(" ", "_")
+    return "_".join(name.split())
 
 
 def spell(name: str, *, spaces: bool = False, escape: bool = False) -> str:
@@ -65,3 +89,140 @@ def spell(name: str, *, spaces: bool = False, escape: bool = False) -> str:
     if escape:
         name = name.replace("(", "\\(").replace(")", "\\)")
     return name
+
+
+def unescaped(name: str) -> str:
+    r"""Without the backslashes before parentheses; a name with a bare parenthesis beside an escaped one is no escape.
+
+    So `saber_\(fate\)` loses them, and the emoticons `\(^o^)/` and `\m/` are left as they are.
+    """
+    if re.search(r"(?<!\\)[()]", name):
+        return name
+    return re.sub(r"\\([()])", r"\1", name)
+
+
+WORD = re.compile(r"[^\W_]{2,}")  # what an emoticon has not got
+NUMBER = r"-?(?:\d{1,2}(?:\.\d*)?|\.\d+)"  # of a weight: `vertin_(reverse:1999)` is a character
+NOVELAI_WEIGHT = re.compile(rf"{NUMBER}::(.+?)(?:::)?|([^:].*)::")
+COLON_WEIGHT = re.compile(rf"(.+?)\s*:\s*{NUMBER}\s*(\)+)")
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+
+
+def unweighted(name: str) -> str:
+    """Without the weight that a prompt gives it: `(smile:1.2)`, `((smile))`, `[hat]`, `{hat}`, `1.2::hat::`.
+
+    A tag within a group, such as `(long hair` of `(long hair, blue eyes:1.2)`, loses its half of the brackets. What is
+    left must hold a word, so that `:)`, `(9)` and `(o)_(o)` stay.
+    """
+    inner = name
+    while True:
+        if match := NOVELAI_WEIGHT.fullmatch(inner):
+            inner = match[1] or match[2]
+        elif match := COLON_WEIGHT.fullmatch(inner):
+            inner = match[1] + match[2]
+        partners = _bracket_partners(inner)
+        last = len(inner) - 1
+        begin = 1 if 0 in partners and partners[0] in (None, last) else 0
+        end = last if last in partners and partners[last] in (None, 0) else last + 1
+        shorter = inner[begin:end].strip()
+        if not WORD.search(shorter):
+            return name
+        if shorter == inner:
+            return inner
+        inner = shorter
+
+
+def _bracket_partners(text: str) -> dict[int, int | None]:
+    """Where each bracket's other half stands; None where it has none. Escaped brackets are none."""
+    partners: dict[int, int | None] = {}
+    open_at: list[int] = []
+    for at, character in enumerate(text):
+        if at and text[at - 1] == "\\":
+            continue
+        if character in BRACKETS:
+            partners[at] = None
+            open_at.append(at)
+        elif character in BRACKETS.values():
+            opener = open_at.pop() if open_at and BRACKETS[text[open_at[-1]]] == character else None
+            partners[at] = opener
+            if opener is not None:
+                partners[opener] = at
+    return partners
+
+
+class TagReader:
+    """Reads tags in every spelling that people and this toolkit write, and gives them as Danbooru spells them.
+
+    Blanks become underscores, escapes and weights are undone. A name that is known as it stands is never changed, and
+    of several ways to read one the known one wins, whether it has blanks (in a vocabulary of its own) or underscores.
+
+    Args:
+        known: names to go by, such as a vocabulary's; without any, the rules alone decide.
+
+    Attributes:
+        weights: what was read from tags with weights, by what stood there; for a word to the user.
+    """
+
+    def __init__(self, known: Container[str] = ()) -> None:
+        self.known = known
+        self.weights: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+
+    def read(self, text: str) -> list[str]:
+        """The tags of a list in their order, without repetitions."""
+        return list(dict.fromkeys(map(self.name, parse_tags(text))))
+
+    def name(self, written: str) -> str:
+        """One tag, as it is spelt in `known`, or else by Danbooru."""
+        if written not in self._names:
+            self._names[written] = self._name(written)
+        return self._names[written]
+
+    def _name(self, written: str) -> str:
+        bare = unweighted(written)
+        readings = [written, danbooru_spelling(written), unescaped(written), danbooru_spelling(unescaped(written))]
+        known = next((reading for reading in readings if reading in self.known), None)
+        if known is None and bare != written:
+            self.weights[written] = bare
+            plain = unescaped(bare)
+            readings = [bare, danbooru_spelling(bare), plain, danbooru_spelling(plain)]
+            known = next((reading for reading in readings if reading in self.known), None)
+        if known is not None:
+            return known
+        plainest = readings[-1]
+        # What is left may be written in a way of its own: `\(smile\)` is the weight `(smile)`, escaped.
+        return plainest if plainest == written else self._name(plainest)
+
+
+SHORTEST_LOOKALIKE = 5  # letters; among shorter names nearly every one has a neighbour
+
+
+def lookalikes(new: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """For each new name that is probably a misspelling of a known one, that one.
+
+    Two names are close where one letter can be taken from each so that the rests are equal (the symmetric delete
+    algorithm): a letter more, less, other, or exchanged with its neighbour. Case and punctuation do not count. Digits
+    do: `1girl` and `2girls` are two tags.
+    """
+    few, many = (new, known) if len(new) < len(known) else (known, new)  # the rests of the few are kept in memory
+    by_rest: dict[str, list[str]] = {}
+    for name in few:
+        for rest in _rests(name):
+            by_rest.setdefault(rest, []).append(name)
+    found: dict[str, str] = {}
+    for name in many:
+        for rest in _rests(name):
+            for other in by_rest.get(rest, ()):
+                misspelt, right = (other, name) if few is new else (name, other)
+                if misspelt != right and re.sub(r"\D", "", misspelt) == re.sub(r"\D", "", right):
+                    found.setdefault(misspelt, right)
+    return found
+
+
+def _rests(name: str) -> Iterator[str]:
+    """A name's letters, and what is left of them without each one."""
+    letters = re.sub(r"[\W_]", "", name.casefold())
+    if len(letters) >= SHORTEST_LOOKALIKE:
+        yield letters
+        for at in range(len(letters)):
+            yield letters[:at] + letters[at + 1 :]

@@ -3,15 +3,16 @@
 python -c "from tagger.formats.thresholds import read_thresholds; print(read_thresholds('threshold.json'))"
 """
 
-import csv
-import io
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagger.files import UserError, read_json, read_text
+from tagger.files import UserError, read_csv, read_json
 from tagger.formats.vocabulary import Vocabulary
+
+THRESHOLDS_FILE = "threshold.json"
+TAG_METRICS_FILE = "tag_metrics.csv"  # a trained model's thresholds and metrics by tag
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,16 @@ def read_tag_thresholds(path: Path, vocabulary: Vocabulary) -> list[float]:
         UserError: missing file, a tag that it lacks, or a value that is no number in 0..1.
     """
     hint = "use the tag_metrics.csv that train_pytorch.py wrote beside the checkpoint"
-    reader = csv.DictReader(io.StringIO(read_text(path, hint), newline=""), strict=True)
-    try:
-        rows = [*reader]
-    except csv.Error as error:
-        raise UserError(f"{path}: not CSV ({error}); {hint}") from None
-    if missing := {"name", "threshold"} - set(reader.fieldnames or ()):
-        raise UserError(f"{path}: no column {' and '.join(sorted(missing))}; {hint}")
+    header, rows = read_csv(path, hint, ("name", "threshold"))
+    name_at, threshold_at = header.index("name"), header.index("threshold")
     found: dict[str, float] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
+        name, text = row[name_at], row[threshold_at]
         try:
-            found[row["name"]] = float(row["threshold"])
-        except (TypeError, ValueError):
-            raise UserError(f"{path}: row {number}: the threshold is {row['threshold']!r}, no number; {hint}") from None
-        if not 0 <= found[row["name"]] <= 1:
+            found[name] = float(text)
+        except ValueError:
+            raise UserError(f"{path}: row {number}: the threshold is {text!r}, no number; {hint}") from None
+        if not 0 <= found[name] <= 1:
             raise UserError(f"{path}: row {number}: the threshold is not between 0 and 1; {hint}")
     if unknown := next((name for name in vocabulary.names if name not in found), None):
         raise UserError(f"{path}: no row for {unknown}; {hint}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tagger.files import UserError, csv_text, read_text, write_csv, write_text
+from tagger.files import UserError, csv_text, read_csv, write_csv, write_text
 
 # Danbooru's numbers; 9 is SmilingWolf's for the four ratings.
 RATING, GENERAL, CHARACTER, ARTIST = 9, 0, 4, 1
@@ -73,36 +73,34 @@ class Vocabulary:
 # --- selected_tags.csv ----------------------------------------------------------------------------------------------
 
 
-def read_vocabulary(path: Path | str) -> Vocabulary:
+def read_vocabulary(path: Path | str, hint: str = "name another CSV") -> Vocabulary:
     """Read a CSV with the columns `name` and `category`, and optionally `count`, in any order.
 
     WD v3's `tag_id,name,category,count` reads as well, and so does a dataset's tag_categories.csv. Names such as
     `null`, `nan` or `don't_say_"lazy"` are tags, which is why this is no job for a reader that guesses types.
 
+    Args:
+        hint: ends the error for a missing file.
+
     Raises:
         UserError: missing file, missing column, or a row with a blank or repeated name or an unknown category;
             the message names the row as a spreadsheet numbers it.
     """
-    text = read_text(path, "make it with generate_selected_tags.py, or name another CSV")
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    header, rows = read_csv(path, hint, ("name", "category"))
+    name_at, category_at = header.index("name"), header.index("category")
+    count_at = header.index("count") if "count" in header else None
     names: dict[str, int] = {}  # name -> category
     counts: list[int] = []
-    try:
-        header = reader.fieldnames or []
-        if missing := [column for column in ("name", "category") if column not in header]:
-            raise UserError(f"{path}: no column {' and '.join(missing)}; its first line must be name,category")
-        for number, row in enumerate(reader, start=2):
-            name, category = row["name"], _category_number(path, number, row["category"])
-            if not name or name != name.strip() or "\n" in name or "\r" in name:
-                raise UserError(f"{path}: row {number}: {name!r} is no tag name; give it one without blanks around it")
-            if name in names:
-                raise UserError(f"{path}: row {number}: {name} stands twice; remove this row or the earlier one")
-            names[name] = category
-            if "count" in header:
-                counts.append(int(row["count"]) if (row["count"] or "").isdecimal() else 0)
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: not CSV ({error}); correct that line") from None
-    return Vocabulary(tuple(names), tuple(names.values()), tuple(counts) if "count" in header else None)
+    for number, row in rows:
+        name, category = row[name_at], _category_number(path, number, row[category_at])
+        if not name or name != name.strip() or "\n" in name or "\r" in name:
+            raise UserError(f"{path}: row {number}: {name!r} is no tag name; give it one without blanks around it")
+        if name in names:
+            raise UserError(f"{path}: row {number}: {name} stands twice; remove this row or the earlier one")
+        names[name] = category
+        if count_at is not None:
+            counts.append(int(row[count_at]) if row[count_at].isdecimal() else 0)
+    return Vocabulary(tuple(names), tuple(names.values()), None if count_at is None else tuple(counts))
 
 
 def read_categories(path: Path | str) -> dict[str, int]:
@@ -115,8 +113,8 @@ def read_categories(path: Path | str) -> dict[str, int]:
     return dict(zip(vocabulary.names, vocabulary.categories, strict=True))
 
 
-def _category_number(path: Path | str, row: int, text: str | None) -> int:
-    number = (text or "").strip()
+def _category_number(path: Path | str, row: int, text: str) -> int:
+    number = text.strip()
     if not number.isdecimal() or int(number) not in CATEGORY_NAMES:
         raise UserError(
             f"{path}: row {row}: category {text!r} is not 9 (rating), 0 (general), 4 (character) or 1 (artist)"

@@ -5,43 +5,88 @@ python wdv3_pytorch.py --image_file test.png --model_path checkpoints --artist_s
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from tagger.formats.tag_lists import spell
+from tagger.inference.captions import SEPARATOR
 
-BACKSLASH = "\\"  # what escapes parentheses must be escaped itself
+BACKSLASH = "\\"
 
 
 def weight(probability: float) -> str:
-    """A prompt's weight, 0.50 to 1.50: neutral where the model is in two minds, and more the surer it is.
+    """A prompt's weight, 0.50 to 1.50: neutral (1) at probability 0.5, and more the surer the model is.
 
-    Halves are rounded up, as report.html does it.
+    Halves are rounded up: Python's own rounding to the even digit would give 0.625 and 0.635 the same weight.
     """
     return f"{math.floor((0.5 + probability) * 100 + 0.5) / 100:.2f}"
 
 
-def _novelai(name: str, p: float) -> str:
+def _novelai(name: str, probability: float) -> str:
     """NovelAI's numeric emphasis (version 4 and later): 1.20::artist:name::"""
-    return f"{weight(p)}::artist:{spell(name, spaces=True)}::"
+    return f"{weight(probability)}::artist:{spell(name, spaces=True)}::"
 
 
-def _stable_diffusion(name: str, p: float) -> str:
+def _stable_diffusion(name: str, probability: float) -> str:
     """The emphasis of Stable Diffusion's interfaces, for Illustrious and NoobAI: (name:1.20)"""
-    return f"({spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}:{weight(p)})"
+    # A parenthesis would end the emphasis, so it is escaped; and so is the backslash, which escapes it.
+    return f"({spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}:{weight(probability)})"
 
 
-SYNTAXES: dict[str, Callable[[str, float], str]] = {
-    "nai": _novelai,
-    "sdxl": _stable_diffusion,
-    "booru": lambda name, p: name,
+def _danbooru(name: str, probability: float) -> str:
+    """The bare tag, for models that were trained on Danbooru's tags, and for searching there."""
+    return name
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """A way to write an artist into a prompt.
+
+    Attributes:
+        title: what the report's button says.
+        write: makes the piece of a prompt from a name and its probability.
+    """
+
+    title: str
+    write: Callable[[str, float], str]
+
+
+SYNTAXES = {
+    "nai": Syntax("NovelAI", _novelai),
+    "sdxl": Syntax("SDXL", _stable_diffusion),
+    "booru": Syntax("Danbooru", _danbooru),
 }
 
 
-def artist_string(artists: Mapping[str, float], syntax: str, top: int) -> str:
-    """The `top` likeliest artists in a syntax, separated by commas; empty where there is none.
+@dataclass(frozen=True)
+class ArtistSettings:
+    """What is said of the artists.
+
+    Attributes:
+        syntax: a key of SYNTAXES; None where no artist string is asked for.
+        top: names in an artist string at most.
+    """
+
+    syntax: str | None = None
+    top: int = 5
+
+
+def artist_pieces(artists: Mapping[str, float], syntax: str, top: int) -> list[str]:
+    """The pieces of an artist string: the `top` likeliest artists in a syntax, by falling probability.
+
+    Args:
+        artists: probability by name.
+        syntax: a key of SYNTAXES.
+    """
+    likeliest = sorted(artists.items(), key=lambda item: -item[1])[:top]
+    return [SYNTAXES[syntax].write(name, probability) for name, probability in likeliest]
+
+
+def artist_string(artists: Mapping[str, float], settings: ArtistSettings) -> str | None:
+    """The likeliest artists, separated by commas; empty where there is none, None where none was asked for.
 
     Args:
         artists: probability by name, of those above their threshold.
-        syntax: a key of SYNTAXES.
     """
-    ordered = sorted(artists.items(), key=lambda item: -item[1])[:top]
-    return ", ".join(SYNTAXES[syntax](name, p) for name, p in ordered)
+    if settings.syntax is None:
+        return None
+    return SEPARATOR.join(artist_pieces(artists, settings.syntax, settings.top))

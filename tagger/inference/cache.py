@@ -1,9 +1,9 @@
-"""What a model said of an image, kept for the next run: edit threshold.json and the answer is there at once.
+"""The logits of images, kept for the next run: edit threshold.json, and the answer is there at once.
 
 One SQLite file in the user's cache folder, bounded, and safe to delete at any time. An entry is found by the image's
-bytes, the checkpoint, its config and how it was run. What cannot be read or written is as if it were not there.
+bytes, the checkpoint, its config and how it was run. A cache that cannot be read or written is as if it were not there.
 
-    python -c "import prediction_cache; print(prediction_cache.default_path())"
+    python -c "from tagger.inference import cache; print(cache.default_path())"
 """
 
 import contextlib
@@ -18,8 +18,11 @@ from typing import Any
 import platformdirs
 
 MAX_BYTES = 256 * 2**20  # about 6,000 images with WD v3's 10,861 tags
-VERSION = "1"  # of image preparation: another number, other pixels
-SAMPLES, SAMPLE_BYTES = 256, 4096  # of a checkpoint, whose 1.2 GB would take longer to read than the answer
+VERSION = "1"  # of image preparation: to be raised when models are shown other pixels, so that no old entry is found
+# Read of a checkpoint, evenly spread: all of its 1.2 GB would take longer than the answer, and training changes every
+# tensor.
+SAMPLES, SAMPLE_BYTES = 256, 4096
+KEPT = 0.75  # of the bound, when it is passed: dropping and VACUUM are slow, so they make room for many runs
 DAY = 86_400  # seconds
 
 TABLE = "CREATE TABLE IF NOT EXISTS predictions (key BLOB PRIMARY KEY, logits BLOB NOT NULL, day INTEGER NOT NULL)"
@@ -59,14 +62,15 @@ class PredictionCache:
                 self._database = self._open()
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
-                    raise  # locked, or a folder that may not be written
-                path.unlink()  # spoilt
+                    raise  # locked by another run, or a folder that may not be written
+                path.unlink()  # no database, or a damaged one
                 self._database = self._open()
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=5)
         try:
-            database.execute("PRAGMA synchronous = OFF")  # a power cut may spoil the file: then it is made anew
+            # Not waiting for the disk is several times faster. A power cut may damage the file: then it is made anew.
+            database.execute("PRAGMA synchronous = OFF")
             database.execute(TABLE)
         except sqlite3.Error:
             database.close()  # Windows removes no file that is open
@@ -75,6 +79,7 @@ class PredictionCache:
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[sqlite3.Connection | None]:
+        """The database, or None where it cannot be used; the first failure ends its use for this run."""
         try:
             yield self._database
         except sqlite3.Error:
@@ -104,7 +109,7 @@ class PredictionCache:
                 self._added = True
 
     def close(self) -> None:
-        """Drop what was not used for longest, down to three quarters of the bound, where the bound is passed."""
+        """Let go of the file; where it has grown past its bound, drop what was not used for longest."""
         with self._trying() as database:
             if database is None:
                 return
@@ -113,7 +118,7 @@ class PredictionCache:
                 for rowid, size in database.execute(
                     "SELECT rowid, length(logits) FROM predictions ORDER BY day, rowid"
                 ):
-                    if total <= 0.75 * self.max_bytes:
+                    if total <= KEPT * self.max_bytes:
                         break
                     database.execute("DELETE FROM predictions WHERE rowid = ?", (rowid,))
                     total -= size
@@ -125,5 +130,6 @@ class PredictionCache:
 
     @staticmethod
     def _size(database: sqlite3.Connection) -> int:
+        """Bytes of the file."""
         (pages,), (size,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
-        return pages * size
+        return int(pages * size)

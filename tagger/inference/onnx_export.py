@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
 from tagger.files import UserError, replacing_path
 
 TOLERANCE = 1e-4  # in probability, between PyTorch and onnxruntime
@@ -38,8 +37,16 @@ class FromPixels(nn.Module):
         return torch.sigmoid(self.model((pixels / 255 - self.mean) / self.std))
 
 
-def write(path: Path, weights: Path, config: Mapping[str, Any]) -> str:
-    """Write an ONNX file, whole or not at all; a line about it.
+def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
+    """Write an ONNX file, whole or not at all.
+
+    Args:
+        path: .onnx; its folder is made where it is missing.
+        module: the model, on the CPU and in evaluation mode.
+        config: the content of its config.json.
+
+    Returns:
+        A line about it.
 
     Raises:
         UserError: a package is missing, or onnxruntime's probabilities are not PyTorch's.
@@ -48,8 +55,8 @@ def write(path: Path, weights: Path, config: Mapping[str, Any]) -> str:
         import onnxruntime
         import onnxscript  # noqa: F401, the exporter of torch needs it
     except ImportError as error:
-        raise UserError(f"--export_onnx: needs {error.name}; pip install onnx onnxscript onnxruntime") from None
-    model = FromPixels(models.load(config, weights), config).eval()
+        raise UserError(f"{path}: writing it needs {error.name}; pip install onnx onnxscript onnxruntime") from None
+    model = FromPixels(module, config).eval()
     size = config["pretrained_cfg"]["input_size"][1]
     pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,10 +71,10 @@ def write(path: Path, weights: Path, config: Mapping[str, Any]) -> str:
             verbose=False,
         )
         assert program is not None
-        program.save(part, external_data=False)
+        program.save(part, external_data=False)  # one file, as in the WD repositories
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         worst = 0.0
-        for count in (1, 2):
+        for count in (1, 2):  # a batch size that the exporter took for a constant would fail with the other
             with torch.inference_mode():
                 expected = model(pixels[:count]).numpy()
             (given,) = session.run(None, {session.get_inputs()[0].name: pixels[:count].numpy()})

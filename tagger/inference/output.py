@@ -4,81 +4,152 @@ python wdv3_pytorch.py --image_file test.png --model_path checkpoints --output_f
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
 
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
+from tagger.inference.artist_strings import ArtistSettings, artist_string
+from tagger.inference.captions import Style, in_order, join
 from tagger.inference.selection import Tagging
 
-CSV_COLUMNS = ("image", "rating", "caption", "tags", "general", "character", "artist", "artist_string")
+CSV_COLUMNS = ("image", "rating", "caption", "tags", *GROUPS, "artist_string")
 
 
-def to_record(tagging: Tagging, caption: str, listed: str, artist_string: str | None) -> dict[str, Any]:
-    """What a JSON object says of an image; probabilities are not rounded.
+# --- an answer ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one image.
+
+    Attributes:
+        tagging: the tags that passed, with their probabilities.
+        caption, tags: the two lists of tags as text.
+        artist_string: None where none was asked for.
+    """
+
+    tagging: Tagging
+    caption: str
+    tags: str
+    artist_string: str | None
+
+    def record(self) -> dict[str, Any]:
+        """The answer as a JSON object; probabilities are not rounded."""
+        record: dict[str, Any] = {"image": self.tagging.image, "caption": self.caption, "tags": self.tags}
+        record |= {name: getattr(self.tagging, name) for name in ("ratings", *GROUPS)}
+        if self.artist_string is not None:
+            record["artist_string"] = self.artist_string
+        return record
+
+
+def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
+    """Put what was selected into words.
 
     Args:
-        caption, listed: the caption and the tags as text.
-        artist_string: left out where none was asked for.
+        rows: label index of each name, see Vocabulary.index.
+        style: of the caption and the tags.
     """
-    record: dict[str, Any] = {"image": tagging.image, "caption": caption, "tags": listed}
-    record |= {name: getattr(tagging, name) for name in ("ratings", "general", "character", "artist")}
-    if artist_string is not None:
-        record["artist_string"] = artist_string
-    return record
+    caption, tags = (
+        join(in_order(names, style, tagging.probabilities, rows), style) for names in (tagging.caption, tagging.tags)
+    )
+    return Answer(tagging, caption, tags, artist_string(tagging.artist, artists))
 
 
-def format_text(record: Mapping[str, Any], thresholds: Mapping[str, float | None]) -> str:
-    """The original's layout; of the ratings only the likeliest."""
-    lines = [f"Caption: {record['caption']}", f"Tags: {record['tags']}", "Ratings:"]
-    lines += [f"  {name}: {p:.3f}" for name, p in list(record["ratings"].items())[:1]]
-    for name in ("character", "general", "artist"):
-        level = thresholds[name]
-        lines.append(f"{name.capitalize()} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
-        lines += [f"  {tag}: {p:.3f}" for tag, p in record[name].items()]
-    if "artist_string" in record:
-        lines.append(f"Artist string: {record['artist_string'] or 'no artist above the threshold'}")
-    return "\n".join(lines)
+# --- formats --------------------------------------------------------------------------------------------------------
 
 
-def csv_row(record: Mapping[str, Any]) -> list[str]:
-    """The values of CSV_COLUMNS; groups as `name:probability`, separated by blanks (no tag has a blank in it)."""
-    groups = (" ".join(f"{tag}:{p:.4f}" for tag, p in record[name].items()) for name in GROUPS)
-    rating = next(iter(record["ratings"]), "")
-    return [record["image"], rating, record["caption"], record["tags"], *groups, record.get("artist_string", "")]
+class Writer:
+    """Writes answers to a file in one format. Create it, `add` each answer, `end` it.
 
+    Args:
+        file: open for writing text.
+        titles: whether each image's name stands above its answer, in a format that has no other place for it.
+    """
 
-class Printer:
-    """Writes records in a format, one after the other."""
+    def __init__(self, file: IO[str], titles: bool = False) -> None:
+        self.file, self.titles = file, titles
+        self.count = 0  # answers so far
+        self.write(self.head())
 
-    def __init__(self, file: Any, output_format: str, titles: bool) -> None:
-        self.out, self.format, self.titles = file, output_format, titles
-        # JSON has escapes of its own for what a console's code page (GBK, cp1252) lacks.
-        self.ascii = (getattr(file, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
-        self.count = 0
-        if output_format == "csv":
-            self._row(CSV_COLUMNS)
+    def head(self) -> str:
+        """What comes before the first answer."""
+        return ""
 
-    def _write(self, text: str) -> None:
-        # A file's name may be no Unicode; its escapes are right in JSON, and readable elsewhere.
-        self.out.write(text.encode("utf-8", "backslashreplace").decode())
+    def body(self, answer: Answer) -> str:
+        """What is written of an answer, with all that separates it from the one before."""
+        raise NotImplementedError
 
-    def _row(self, values: Sequence[str]) -> None:
-        self._write(csv_text([values]))
+    def tail(self) -> str:
+        """What comes after the last answer."""
+        return ""
 
-    def add(self, tagging: Tagging, record: Mapping[str, Any]) -> None:
-        if self.format == "text":
-            title = f"== {record['image']} ==\n" if self.titles else ""
-            self._write(title + format_text(record, tagging.thresholds) + "\n")
-        elif self.format == "csv":
-            self._row(csv_row(record))
-        elif self.format == "jsonl":
-            self._write(json.dumps(record, ensure_ascii=self.ascii) + "\n")
-        else:
-            self._write(("[\n" if not self.count else ",\n") + json.dumps(record, ensure_ascii=self.ascii, indent=2))
+    def add(self, answer: Answer) -> None:
+        """Write an answer, at once: whoever reads from a pipe shall not wait for the images after it."""
+        self.write(self.body(answer))
         self.count += 1
-        self.out.flush()
+        self.file.flush()
 
     def end(self) -> None:
-        if self.format == "json":
-            self._write("\n]\n" if self.count else "[]\n")
+        self.write(self.tail())
+
+    def write(self, text: str) -> None:
+        # A file's name may be no Unicode; its escapes are right in JSON, and readable elsewhere.
+        self.file.write(text.encode("utf-8", "backslashreplace").decode())
+
+    def json_text(self, answer: Answer, indent: int | None = None) -> str:
+        # What a console's code page (GBK, cp1252) lacks is written as JSON's own escapes.
+        encoding = getattr(self.file, "encoding", None) or "utf-8"
+        return json.dumps(answer.record(), ensure_ascii=encoding.lower() not in ("utf-8", "utf8"), indent=indent)
+
+
+class TextWriter(Writer):
+    """The layout of the README; of the ratings only the likeliest."""
+
+    def body(self, answer: Answer) -> str:
+        tagging = answer.tagging
+        lines = [f"== {tagging.image} =="] if self.titles else []
+        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}", "Ratings:"]
+        lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
+        for name in ("character", "general", "artist"):
+            level = tagging.thresholds[name]
+            lines.append(f"{name.capitalize()} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
+            lines += [f"  {tag}: {p:.3f}" for tag, p in getattr(tagging, name).items()]
+        if answer.artist_string is not None:
+            lines.append(f"Artist string: {answer.artist_string or 'no artist above the threshold'}")
+        return "".join(f"{line}\n" for line in lines)
+
+
+class JsonWriter(Writer):
+    """A list of objects."""
+
+    def body(self, answer: Answer) -> str:
+        return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
+
+    def tail(self) -> str:
+        return "\n]\n" if self.count else "[]\n"
+
+
+class JsonLinesWriter(Writer):
+    """An object a line."""
+
+    def body(self, answer: Answer) -> str:
+        return self.json_text(answer) + "\n"
+
+
+class CsvWriter(Writer):
+    """A row an image; a group is `name:probability`, separated by blanks (no tag has a blank in it)."""
+
+    def head(self) -> str:
+        return csv_text([CSV_COLUMNS])
+
+    def body(self, answer: Answer) -> str:
+        tagging = answer.tagging
+        groups: Iterable[Mapping[str, float]] = (getattr(tagging, name) for name in GROUPS)
+        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in group.items()) for group in groups)
+        rating = next(iter(tagging.ratings), "")
+        return csv_text([[tagging.image, rating, answer.caption, answer.tags, *cells, answer.artist_string or ""]])
+
+
+FORMATS: dict[str, type[Writer]] = {"text": TextWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}

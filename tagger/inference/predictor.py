@@ -1,64 +1,101 @@
-"""Run the model over images: batches, decoding beside the model, and nothing twice that the cache knows.
+"""Run the model over images: in batches, decoding beside the model, and nothing twice that the cache knows.
 
-torch is imported at the first image that the cache does not know.
+torch is imported, and the model loaded, at the first image that the cache does not know. `load` gives the module:
 
-    for path, logits in predictions(paths, Predictor(files.weights, config, "auto", "float32"), cache, key, 8): ...
+    predictor = Predictor(load, config, PredictorSettings(device="cpu"))
+    for path, logits in predictions(paths, predictor, cache, key): ...
 """
 
+import contextlib
 import hashlib
 import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
+    import numpy as np
+    import torch
+
 PRECISIONS = ("float32", "bfloat16")
+THREADS = 8  # that decode images; more wait for each other
 
-FLOAT = 4  # bytes
+Logits = Sequence[float]  # C numbers in the vocabulary's order
+Result = tuple[Path, Logits | UserError]  # an image and its logits, or why there are none
 
-Result = tuple[Path, array | UserError]  # an image and its C logits, or why there are none
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """How a model is run.
+
+    Attributes:
+        device: one of DEVICES; auto is CUDA, then Apple's MPS, then the CPU.
+        precision: one of PRECISIONS; "bfloat16" is faster, and probabilities differ in the third digit.
+        batch_size: images at a time.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Hints:
+    """How errors end: what the user of this program can do about a device, its memory, or a path."""
+
+    device: str = "choose another device"
+    memory: str = "choose a smaller batch"
+    path: str = "check the path"
 
 
 class Predictor:
     """A tagger that is loaded when it is first asked.
 
     Args:
-        weights: .safetensors or .pth.
+        load: gives the model: float (N, 3, H, W) to logits (N, C), on the CPU and in evaluation mode.
         config: the content of its config.json.
-        device: one of DEVICES; auto is CUDA, then Apple's MPS, then the CPU.
-        precision: "bfloat16" is autocast: faster, and probabilities differ in the third digit.
     """
 
-    def __init__(self, weights: Path, config: Mapping[str, Any], device: str, precision: str) -> None:
-        self.weights, self.config, self.precision = weights, config, precision
-        self.device_name = device
+    def __init__(
+        self,
+        load: Callable[[], "torch.nn.Module"],
+        config: Mapping[str, Any],
+        settings: PredictorSettings,
+        hints: Hints = Hints(),
+    ) -> None:
+        self.load, self.config, self.settings, self.hints = load, config, settings, hints
         self.size: int = config["pretrained_cfg"]["input_size"][1]
-        self.images = 0
-        self.seconds = 0.0
-        self.device: Any = None
-        self._module: Any = None
+        self.images = 0  # that the model has seen
+        self.seconds = 0.0  # that it took
+        self.device: torch.device | None = None
+        self._module: torch.nn.Module | None = None
 
-    def _load(self) -> None:
-        import torch
+    def _loaded(self) -> tuple["torch.nn.Module", "torch.device"]:
+        """The model on its device."""
+        if self._module is None or self.device is None:
+            import torch
 
-        import models
-        from tagger.device import pick_device
+            from tagger.device import pick_device
 
-        self.device = pick_device(self.device_name, "pass --device cpu")
-        self._module = models.load(self.config, self.weights)
-        if self.precision == "bfloat16":
-            for module in self._module.modules():
-                if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
-                    module.to(torch.bfloat16)  # once, where autocast would do it for every batch
-        self._module.to(self.device)
+            self.device = pick_device(self.settings.device, self.hints.device)
+            module = self.load()
+            if self.settings.precision == "bfloat16":
+                for layer in module.modules():
+                    if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+                        layer.to(torch.bfloat16)  # once, where autocast would do it for every batch
+            self._module = module.to(self.device)
+        return self._module, self.device
 
-    def prepare(self, data: bytes) -> Any:
+    def prepare(self, data: bytes) -> "np.ndarray[Any, Any]":
         """The pixels of an image file: uint8 (H, W, 3) in the model's channel order.
 
         Raises:
@@ -68,14 +105,16 @@ class Predictor:
 
         return images.to_array(images.prepare(data, self.size), self.config["tagger"]["channel_order"])
 
-    def __call__(self, pixels: Sequence[Any]) -> list[array]:
+    def __call__(self, pixels: Sequence["np.ndarray[Any, Any]"]) -> list["array[float]"]:
         """The logits of N images, each C float32.
+
+        Args:
+            pixels: as `prepare` gives them.
 
         Raises:
             UserError: the device is not there, its memory is too small, or the weights cannot be loaded.
         """
-        if self._module is None:
-            self._load()
+        module, device = self._loaded()
         import torch
 
         from tagger.device import normalise
@@ -83,13 +122,13 @@ class Predictor:
         started = time.perf_counter()
         batch = torch.stack([torch.from_numpy(each.copy()) for each in pixels])  # (N, H, W, 3)
         # Autocast, and not a model of bfloat16: norms, softmax and RoPE's tables stay float32.
-        reduced = torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16")
+        autocast = torch.autocast(device.type, torch.bfloat16, self.settings.precision == "bfloat16")
         try:
-            with torch.inference_mode(), reduced:
-                logits = self._module(normalise(batch.to(self.device), self.config)).float().cpu().numpy()
+            with torch.inference_mode(), autocast:
+                logits = module(normalise(batch.to(device), self.config)).float().cpu().numpy()
         except torch.OutOfMemoryError:
             raise UserError(
-                f"--batch_size {len(pixels)}: more than the memory of {self.device} holds; halve it"
+                f"a batch of {len(pixels)} images: more than the memory of {device} holds; {self.hints.memory}"
             ) from None
         rows = [array("f", row.tobytes()) for row in logits]
         self.seconds += time.perf_counter() - started
@@ -97,72 +136,105 @@ class Predictor:
         return rows
 
     def summary(self, total: int) -> str:
-        """One line: device, precision, speed, and how many images the cache knew."""
+        """One line: device, precision, speed, and how many of `total` images the cache knew."""
         if not self.images:
             return f"{total} images from the cache"
         rate = f"{self.images / self.seconds:.1f} images/s"
         known = f", {total - self.images} more from the cache" if total > self.images else ""
-        return f"{self.device}, {self.precision}: {self.images} images, {rate}{known}"
+        return f"{self.device}, {self.settings.precision}: {self.images} images, {rate}{known}"
+
+
+# --- many images ----------------------------------------------------------------------------------------------------
+
+
+class _Pending(NamedTuple):
+    """An image on its way through the queue: with what is known of it, or with pixels that the model must see."""
+
+    path: Path
+    key: bytes  # in the cache
+    known: "array[float] | UserError | None" = None
+    pixels: "Future[np.ndarray[Any, Any]] | None" = None
 
 
 def predictions(
-    paths: Iterable[Path], model: Predictor, cache: PredictionCache | None, key: bytes, batch_size: int
+    paths: Iterable[Path], predictor: Predictor, cache: PredictionCache | None, key: bytes
 ) -> Iterator[Result]:
     """For each image in turn its logits, or why it could not be read.
 
     Args:
-        key: what the probabilities depend on besides the image, see prediction_cache.fingerprint.
+        key: what the logits depend on besides the image, see cache.fingerprint.
     """
-    pending: deque[tuple[Path, bytes, array | UserError | Future]] = deque()
-    waiting = 0
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    batch_size = predictor.settings.batch_size
+    row_bytes = array("f").itemsize * predictor.config["num_classes"]
+    queue: deque[_Pending] = deque()
+    decoding = 0  # images in the queue that need the model
+    with contextlib.ExitStack() as stack:
+        pool: Executor | None = None
         for path in paths:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                pending.append((path, b"", UserError(f"{path}: {error.strerror}; check --image_file")))
+                queue.append(_Pending(path, b"", UserError(f"{path}: {error.strerror}; {predictor.hints.path}")))
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
-            known = cache.get(image_key) if cache else None
-            if known and len(known) != FLOAT * model.config["num_classes"]:
-                known = None
-            pending.append((path, image_key, array("f", known) if known else pool.submit(model.prepare, data)))
-            waiting += known is None
-            if waiting >= 2 * batch_size:  # one batch is decoded while the other is in the model
-                yield from _finish(pending, model, cache, batch_size)
-                waiting -= batch_size
-            elif not waiting:
-                yield from _finish(pending, model, cache, batch_size)
-        while pending:
-            yield from _finish(pending, model, cache, batch_size)
+            cached = cache.get(image_key) if cache else None
+            if cached and len(cached) == row_bytes:  # a damaged cache may hold anything
+                queue.append(_Pending(path, image_key, array("f", cached)))
+            else:
+                pool = pool or stack.enter_context(_threads())
+                queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
+                decoding += 1
+            if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
+                yield from _finish(queue, predictor, cache)
+                decoding -= batch_size
+            elif not decoding:  # what the cache knows is not kept waiting
+                yield from _finish(queue, predictor, cache)
+        while queue:
+            yield from _finish(queue, predictor, cache)
 
 
-def _finish(
-    pending: deque[tuple[Path, bytes, array | UserError | Future]],
-    model: Predictor,
-    cache: PredictionCache | None,
-    batch_size: int,
-) -> Iterator[Result]:
+def _threads() -> "ThreadPoolExecutor":
+    """What decodes images; Pillow does it outside the interpreter's lock."""
+    # Late: it imports logging, and 6 ms are much for an answer from the cache.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+
+
+def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None) -> Iterator[Result]:
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
-    taken, futures = [], 0
-    while pending and (futures < batch_size or not isinstance(pending[0][2], Future)):
-        taken.append(pending.popleft())
-        futures += isinstance(taken[-1][2], Future)
-    pixels: list[Any] = []
-    results: list[tuple[Path, bytes, array | UserError | None]] = []
-    for path, image_key, item in taken:
-        if isinstance(item, Future):
+    taken: list[_Pending] = []
+    decoding = 0
+    while queue and (decoding < predictor.settings.batch_size or not queue[0].pixels):
+        taken.append(queue.popleft())
+        decoding += taken[-1].pixels is not None
+    batch: list[np.ndarray[Any, Any]] = []
+    outcomes: list[array[float] | UserError | None] = []  # None: the model's next row
+    for path, _, known, pixels in taken:
+        if pixels:
             try:
-                pixels.append(item.result())
-                results.append((path, image_key, None))
-            except UserError as error:
-                results.append((path, image_key, UserError(f"{path}: {str(error).removeprefix('image: ')}")))
-        else:
-            results.append((path, image_key, item))
-    computed = iter(model(pixels) if pixels else ())
-    for path, image_key, found in results:
-        if found is None:
-            found = next(computed)
+                batch.append(pixels.result())
+            except UserError as error:  # it was decoded from bytes, so the error does not know the file
+                known = UserError(f"{path}: {str(error).removeprefix('image: ')}")
+        outcomes.append(known)
+    rows = iter(predictor(batch) if batch else ())
+    for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
+        if outcome is None:
+            outcome = next(rows)
             if cache:
-                cache.put(image_key, found.tobytes())
-        yield path, found
+                cache.put(image_key, outcome.tobytes())
+        yield path, outcome
+
+
+def pooled(results: Iterable[Result]) -> Iterator[Result]:
+    """One result for images that were drawn with the same prompt: the mean of their logits. Errors are passed on."""
+    total: list[float] = []
+    count = 0
+    for path, logits in results:
+        if isinstance(logits, UserError):
+            yield path, logits
+            continue
+        total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
+        count += 1
+    if count:
+        yield Path(f"{count} images together"), array("f", (x / count for x in total))

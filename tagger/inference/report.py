@@ -1,10 +1,10 @@
 """A page to look at: thumbnails with their tags as bars, sliders for the thresholds, prompts to copy.
 
-    python wdv3_pytorch.py --image_file pictures/ --model_path checkpoints/eva02_large_best.pth \\
-        --config_path checkpoints/config.json --tags_csv checkpoints/selected_tags.csv --report report.html
+    python wdv3_pytorch.py --image_file pictures --model_path checkpoints --report report.html
 
-The page is one file that needs no network: the template report.html, with the thumbnails and probabilities in it.
-Selecting tags is done there, by the rules of wdv3_pytorch.py.
+The page is one file that needs no network: report_template.html with one JSON object in it. Only what the sliders
+change happens there: which tags pass. How they are ordered and spelt, and the pieces of artist strings, are worked out
+here by the functions that also write captions, so that the page's buttons copy what the command line prints.
 """
 
 import base64
@@ -12,36 +12,59 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from tagger import images
 from tagger.files import write_text
-
-Group = Literal["rating", "general", "character", "artist"]
+from tagger.formats.thresholds import GROUPS, THRESHOLDS, threshold_key
+from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
+from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces
+from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 PLACE_OF_DATA = "__DATA__"  # in the template, once
 
 LOWEST = 0.05  # tags less likely than this need no place in a report; thousands of them would weigh more than the image
-TOP_ARTISTS = 5  # in an artist string
 LONG_SIDE = 320  # pixels of a thumbnail, shown at up to 260 and sharp on denser screens
 JPEG_QUALITY = 82
-CATEGORIES: tuple[Group, ...] = ("rating", "general", "character", "artist")
+CATEGORIES = ("rating", *GROUPS)
 
 
-class Entry(TypedDict):
-    """What the model said of one image: probabilities by tag name, those of at least LOWEST; of ratings all four."""
+@dataclass(frozen=True)
+class Entry:
+    """What a report keeps of an image.
+
+    Attributes:
+        image: the file.
+        groups: for each of CATEGORIES the probabilities by tag name, those of at least LOWEST; of ratings all four.
+    """
 
     image: Path
-    rating: Mapping[str, float]
-    general: Mapping[str, float]
-    character: Mapping[str, float]
-    artist: Mapping[str, float]
+    groups: Mapping[str, Mapping[str, float]]
+
+
+def make_entry(image: Path, probabilities: Sequence[float], vocabulary: Vocabulary) -> Entry:
+    """What a report keeps of an image's C probabilities, which are in the vocabulary's order."""
+    groups = {
+        name: {
+            vocabulary.names[i]: probabilities[i]
+            for i in vocabulary.indices(CATEGORY_NUMBERS[name])
+            if probabilities[i] >= LOWEST or name == "rating"
+        }
+        for name in CATEGORIES
+    }
+    return Entry(image, groups)
 
 
 def write_report(
-    path: Path | str, entries: Sequence[Entry], thresholds: Mapping[str, float], top_artists: int = TOP_ARTISTS
+    path: Path | str,
+    entries: Sequence[Entry],
+    thresholds: Mapping[str, float],
+    rows: Mapping[str, int],
+    style: Style,
+    artists: ArtistSettings,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -50,26 +73,77 @@ def write_report(
     Args:
         entries: in the order of the page.
         thresholds: the five keys of threshold.json; where the sliders stand at first.
-        top_artists: how many names an artist string holds at most.
+        rows: label index of each name, see Vocabulary.index.
+        style: of the captions and tags that the page's buttons copy.
+        artists: of the artist strings; its syntax is the one that is chosen at first.
 
     Raises:
         OSError: the file cannot be written.
         ValueError: a probability or threshold is not a finite number.
     """
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        thumbnails = list(pool.map(thumbnail, [entry["image"] for entry in entries]))
-    names = names_of([entry["image"] for entry in entries])
-    data = {
-        "thresholds": dict(thresholds),
-        "top_artists": top_artists,
-        "lowest": LOWEST,
-        "images": [
-            {"name": name, "thumbnail": picture} | {group: by_probability(entry[group]) for group in CATEGORIES}
-            for name, picture, entry in zip(names, thumbnails, entries, strict=True)
-        ],
-    }
+        thumbnails = list(pool.map(thumbnail, [entry.image for entry in entries]))
+    names = names_of([entry.image for entry in entries])
+    shown = [
+        {"name": name, "thumbnail": picture} | image_data(entry, rows, style, artists.top)
+        for name, picture, entry in zip(names, thumbnails, entries, strict=True)
+    ]
+    data = page_data(thresholds, style, artists) | {"spelling": spelling(entries, style), "images": shown}
     before, _, after = TEMPLATE.read_text(encoding="utf-8").partition(PLACE_OF_DATA)
     write_text(path, before + embed(data) + after)
+
+
+# --- what the page is told ------------------------------------------------------------------------------------------
+
+
+def page_data(thresholds: Mapping[str, float], style: Style, artists: ArtistSettings) -> dict[str, Any]:
+    """What holds for all images.
+
+    Returns:
+        thresholds: the value of each key, in the order of the sliders.
+        lists: the keys that choose the tags of a list, with the categories that it has.
+        keys: for each category in a caption's order, the key of its own threshold.
+        syntaxes: (key, title) of each syntax of an artist string; syntax: the one that is chosen at first.
+        separator: between the tags of a list and the names of an artist string.
+        lowest: no tag that is less likely is in the page.
+    """
+    keys = {category: threshold_key(category) for category in GROUPS}
+    return {
+        "thresholds": {key: thresholds[key] for key in THRESHOLDS},
+        "lists": {key: list(each.categories) for key, each in THRESHOLDS.items() if key not in keys.values()},
+        "keys": keys,
+        "syntaxes": [(key, syntax.title) for key, syntax in SYNTAXES.items()],
+        "syntax": artists.syntax or next(iter(SYNTAXES)),
+        "separator": SEPARATOR,
+        "lowest": LOWEST,
+    }
+
+
+def image_data(entry: Entry, rows: Mapping[str, int], style: Style, top_artists: int) -> dict[str, Any]:
+    """What is said of one image.
+
+    Returns:
+        rating, general, character, artist: [(name, probability)] by falling probability.
+        order: the tags that a caption may have, in its order: for each its place in general + character + artist.
+        artist_strings: for each syntax the pieces of the likeliest artists.
+    """
+    groups = {category: by_probability(entry.groups[category]) for category in CATEGORIES}
+    probabilities = dict(pair for category in GROUPS for pair in groups[category])
+    places = {name: place for place, name in enumerate(probabilities)}
+    return {
+        **groups,
+        "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
+        "artist_strings": {key: artist_pieces(entry.groups["artist"], key, top_artists) for key in SYNTAXES},
+    }
+
+
+def spelling(entries: Sequence[Entry], style: Style) -> list[tuple[str, str]]:
+    """(name, as a caption spells it) of all names that a style spells in another way.
+
+    Pairs and no object: a tag may be called `__proto__`.
+    """
+    names = dict.fromkeys(name for entry in entries for category in GROUPS for name in entry.groups[category])
+    return [(name, text) for name in names if (text := spelled(name, style)) != name]
 
 
 def by_probability(group: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tagger import images
 from tagger.files import UserError
+from tagger.formats.pairs import IMAGE_SUFFIXES
 from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
 
 T = TypeVar("T")
@@ -156,8 +156,8 @@ class Catalog:
                 continue
             if suffix == ".txt":
                 kind = -1
-            elif suffix.lower() in images.IMAGE_SUFFIXES:
-                kind = images.IMAGE_SUFFIXES.index(suffix.lower())
+            elif suffix.lower() in IMAGE_SUFFIXES:
+                kind = IMAGE_SUFFIXES.index(suffix.lower())
             else:
                 continue
             stamp, problem = "", None

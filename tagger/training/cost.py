@@ -46,10 +46,11 @@ def training_flops(model: Any, image_size: int, patch_dropout: float = 0.0) -> f
     tokens = int((image_size // patch) ** 2 * (1 - patch_dropout)) + getattr(model, "num_prefix_tokens", 0)
     blocks = model.blocks
     linear = sum(layer.weight.numel() for layer in blocks.modules() if isinstance(layer, nn.Linear))
-    once = model.get_classifier().weight.numel()
+    once = model.get_classifier().weight.numel()  # the head sees one vector per image, not the tokens
     embed = sum(parameter.numel() for parameter in model.patch_embed.parameters())
     attention = 12 * len(blocks) * tokens**2 * model.embed_dim
-    return 6 * tokens * (linear + embed) + 6 * once + attention
+    flops: float = 6 * tokens * (linear + embed) + 6 * once + attention
+    return flops
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -67,7 +68,7 @@ def activation_bytes(model: nn.Module, image_size: int) -> int:
     """
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes: dict[int, int] = {}
-    kept = []  # or freed memory would be counted once for many
+    kept = []  # kept alive: the address of a freed tensor is given to the next, which would count as the same
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

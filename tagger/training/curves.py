@@ -1,6 +1,6 @@
 """The curves of a training run as a PNG: loss, mAP, F1 and learning rate by epoch.
 
-python -c "import csv, curves; curves.draw(list(csv.DictReader(open('checkpoints/metrics.csv'))), 'curves.png')"
+python -c "from tagger.training.curves import draw; draw([{'epoch': 1, 'loss': 9}, {'epoch': 2, 'loss': 5}], 'c.png')"
 """
 
 from collections.abc import Mapping, Sequence

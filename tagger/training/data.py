@@ -8,11 +8,11 @@ goes on at any step as if nothing had happened, whatever the number of decoding 
 """
 
 import math
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -24,13 +24,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from tagger import images
 from tagger.files import UserError
-from tagger.formats.records import ABOUT_FILE, About, RecordFiles, shard_paths
+from tagger.formats.records import ABOUT_FILE, About, RecordFile, RecordFiles, shard_paths
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
+from tagger.training.distributed import World
+from tagger.training.settings import TrainingSettings
 
 GREY = 128  # a cut-out, about 0 after normalisation
+MAX_DEFAULT_WORKERS = 8  # decoding processes beside a GPU, where nobody asks for another number
 
 Sample = tuple[Tensor, list[int]]  # pixels uint8 (H, W, 3), label indices
 Batch = tuple[Tensor, Tensor, Tensor]  # pixels uint8 (N, H, W, 3), and the rows and columns of the ones in (N, C)
+Loader = DataLoader[Sample | UserError]  # yields Batch | UserError
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,29 @@ class TaggedRecords:
     val: RecordFiles
 
 
-def open_records(root: Path, image_size: int) -> TaggedRecords:
+class ImagesTooSmall(UserError):
+    """The stored images are smaller than the model's input.
+
+    Attributes:
+        stored, wanted: sides in pixels.
+    """
+
+    def __init__(self, path: Path, stored: int, wanted: int) -> None:
+        super().__init__(f"{path}: its images are {stored} pixels wide, the model's input is {wanted}")
+        self.stored, self.wanted = stored, wanted
+
+
+def open_records(root: Path, image_size: int, hint: str) -> TaggedRecords:
     """Open a dataset folder and check that its parts belong together.
 
+    Args:
+        image_size: side of the model's input in pixels.
+        hint: ends the errors, as in "name another folder".
+
     Raises:
-        UserError: a part is missing, does not match the others, or holds images smaller than `image_size`.
+        ImagesTooSmall: the folder holds images smaller than `image_size`.
+        UserError: a part is missing or does not match the others.
     """
-    hint = "make it with create_tfrecord.py, or name another folder with --dataset_root"
     about = About.read(root, hint)
     csv_path = root / VOCABULARY_FILE
     vocabulary = read_vocabulary(csv_path)
@@ -57,10 +77,7 @@ def open_records(root: Path, image_size: int) -> TaggedRecords:
     if vocabulary.counts is None:
         raise UserError(f"{csv_path}: no column count; {hint}")
     if about.image_size < image_size:
-        raise UserError(
-            f"{root / ABOUT_FILE}: its images are {about.image_size} pixels wide, --image_size is {image_size}; "
-            f"pass --image_size {about.image_size} or run create_tfrecord.py --img-size {image_size}"
-        )
+        raise ImagesTooSmall(root / ABOUT_FILE, about.image_size, image_size)
     train = RecordFiles(shard_paths(root, "train", about.train_shards))
     val = RecordFiles(shard_paths(root, "val", about.val_shards))
     for split, samples in ((train, about.train_samples), (val, about.val_samples)):
@@ -75,18 +92,18 @@ class TaggedImages(Dataset[Sample | UserError]):
     """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed.
 
     Args:
-        records: N records by number, see records.RecordFile.
+        records: N records by number.
         image_size: side of what it yields, in pixels.
         channel_order: "RGB" or "BGR".
         hflip: probability of a horizontal flip.
         crop_min: a random square of at least this share of the side is cut out and scaled back; 1 = none.
         cutout: a random square of this share of the area is painted grey; 0 = none.
-        seed: of the three.
+        seed: of flips, crops and cut-outs.
     """
 
     def __init__(
         self,
-        records: Any,
+        records: RecordFile | RecordFiles,
         image_size: int,
         channel_order: str,
         *,
@@ -116,7 +133,7 @@ class TaggedImages(Dataset[Sample | UserError]):
         left, top = random.integers(0, pixels.shape[1] - side, size=2, endpoint=True)
         if side < pixels.shape[1]:
             pixels = scale(pixels[top : top + side, left : left + side], self.image_size)
-        elif side != self.image_size:  # as inference does it
+        elif side != self.image_size:  # not cropped: scaled by Pillow, as inference does it
             size = (self.image_size, self.image_size)
             image = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC)
             pixels = torch.from_numpy(np.array(image))
@@ -227,7 +244,8 @@ def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
     return pixels, rows, columns
 
 
-def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
+def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> Loader:
+    """A loader that decodes the batches in `num_workers` processes (0: in this one) and yields them in their order."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -244,6 +262,62 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
+class Split:
+    """The training or the validation images: which come when, and what decodes them."""
+
+    batches: EpochBatches
+    loader: Loader
+
+
+def load_splits(
+    records: TaggedRecords, settings: TrainingSettings, channel_order: str, world: World
+) -> tuple[Split, Split]:
+    """This process's share of the training and of the validation split.
+
+    Args:
+        channel_order: "RGB" or "BGR", as the model's config has it.
+
+    Raises:
+        UserError: some processes would have nothing to do.
+    """
+    data, recipe = settings.data, settings.recipe
+    num_workers = default_workers(world.device) if data.num_workers is None else data.num_workers
+    train_images = TaggedImages(
+        records.train,
+        data.image_size,
+        channel_order,
+        hflip=data.hflip,
+        crop_min=data.crop_min,
+        cutout=data.cutout,
+        seed=recipe.seed,
+    )
+    train_batches = EpochBatches(
+        len(records.train),
+        recipe.batch_size,
+        shuffle=True,
+        seed=recipe.seed,
+        accumulation=recipe.grad_accumulation,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    if not train_batches.steps:
+        raise UserError(f"{data.dataset_root}: fewer training images than processes; start fewer")
+    val_images = TaggedImages(records.val, data.image_size, channel_order)
+    val_batches = EpochBatches(
+        len(records.val), recipe.batch_size, shuffle=False, rank=world.rank, world_size=world.size
+    )
+    return (
+        Split(train_batches, make_loader(train_images, train_batches, num_workers, world.device)),
+        Split(val_batches, make_loader(val_images, val_batches, num_workers, world.device)),
+    )
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: beside a GPU a core has time for them, while a model on the CPU uses all cores itself."""
+    return min(MAX_DEFAULT_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
 def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch]:
     """The batches on the device; on CUDA each is copied, on a stream of its own, while the one before is computed.
 
@@ -254,7 +328,7 @@ def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Ite
         for batch in batches:
             yield _move(batch, device)
         return
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call, unused-ignore]
     ready: Batch | None = None
     for batch in batches:
         with torch.cuda.stream(copying):

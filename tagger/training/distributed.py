@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 train_pytorch.py --dataset_root ./output-datasets
 
 import os
 from dataclasses import dataclass
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from tagger.files import UserError
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run and this one's place among them.
+    """The processes of a run and this one's place among them. Leaving its `with` block leaves their group.
 
     Attributes:
         rank: 0..size-1 over all machines; rank 0 writes the files.
@@ -28,9 +29,21 @@ class World:
     size: int
     device: torch.device
 
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def print(self, text: str, file: TextIO | None = None) -> None:
+        """Print a line once for all processes, to stdout unless a file is named."""
+        if self.is_first:
+            print(text, file=file, flush=True)  # a log file shows an epoch when it is over
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace each tensor by its sum over all processes."""
@@ -50,19 +63,16 @@ class World:
         """Whether all processes have the same number."""
         if self.size == 1:
             return True
+        # One reduction finds both ends: the lowest number is the highest of the negated ones.
         both = torch.tensor([number, -number], device=self.device)
         dist.all_reduce(both, dist.ReduceOp.MAX)
         highest, lowest = both[0].item(), -both[1].item()
         return highest == lowest
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Return when all processes have called it."""
         if self.size > 1:
             dist.barrier()
-
-    def stop(self) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
 
 
 def join(device_name: str, hint: str) -> World:

@@ -6,19 +6,49 @@ checkpoints/tag_metrics.csv and checkpoints/metrics.csv.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tagger.files import write_json, write_table
-from tagger.formats.thresholds import GROUPS, THRESHOLDS, threshold_key
+from tagger.formats.thresholds import GROUPS, TAG_METRICS_FILE, THRESHOLDS, THRESHOLDS_FILE, threshold_key
 from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.training.distributed import World
 from tagger.training.metrics import LabelHistograms, TopOne, threshold_of
 
 SHRINKAGE = 10  # positives at which a tag's own best threshold and its category's weigh the same
+
+
+@dataclass(frozen=True)
+class EarlyStoppingMetric:
+    """What makes an epoch better than another.
+
+    Attributes:
+        name: the metric's key in `Evaluation.metrics`.
+        sign: 1 where lower is better, -1 where higher is.
+        needs_validation: without a validation split there is only the training loss.
+    """
+
+    name: str
+    sign: int
+    needs_validation: bool
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """The lower, the better."""
+        return self.sign * metrics[self.name]
+
+    def describe(self, score: float) -> str:
+        """The metric that a score was made of, such as "mAP 0.4321"."""
+        return f"{self.name} {self.sign * score:.4f}"
+
+
+EARLY_STOPPING_METRICS = {
+    "loss": EarlyStoppingMetric("loss", sign=1, needs_validation=False),
+    "map": EarlyStoppingMetric("mAP", sign=-1, needs_validation=True),
+}
 
 
 class Evaluation:
@@ -31,7 +61,7 @@ class Evaluation:
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
         self.vocabulary = vocabulary
-        # MPS has no float64.
+        # MPS has no float64, in which the loss is summed.
         self.device = device = torch.device("cpu") if device.type == "mps" else device
         self.halves = [LabelHistograms(len(vocabulary), device) for _ in range(2)]  # fitting, reporting
         self.labels = {
@@ -90,10 +120,10 @@ class Evaluation:
 
     def thresholds(self) -> dict[str, float]:
         """The five values of threshold.json: precision = recall over the decisions of each, on the fitting half."""
-        return {key: threshold_of(self._bin(of.categories)) for key, of in THRESHOLDS.items()}
+        return {key: threshold_of(self._bin(threshold.categories)) for key, threshold in THRESHOLDS.items()}
 
     def _bin(self, categories: Sequence[str]) -> int:
-        """The fitted bin of the labels of some categories together."""
+        """The fitted bin of the labels of some categories together; their default's where none of them occurs."""
         labels = torch.cat([self.labels[name] for name in categories])
         if self.halves[0].positive[labels].sum() > 0:
             return self.halves[0].balanced_bin(labels)
@@ -150,9 +180,10 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """Write threshold.json and tag_metrics.csv."""
-        write_json(folder / "threshold.json", {key: round(value, 4) for key, value in self.thresholds().items()})
-        write_table(folder / "tag_metrics.csv", self.tag_table())
+        write_json(folder / THRESHOLDS_FILE, {key: round(value, 4) for key, value in self.thresholds().items()})
+        write_table(folder / TAG_METRICS_FILE, self.tag_table())
 
 
 def _cell(value: float) -> str:
+    """A number as tag_metrics.csv has it; NaN is an empty cell."""
     return "" if math.isnan(value) else f"{value:.4f}"

@@ -11,45 +11,44 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-import models
 from tagger.files import replacing_path, write_csv, write_json
+from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS
 from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Vocabulary
 
 
 def write_folder(
-    folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], vocabulary: Vocabulary
+    folder: Path, model: nn.Module, weights: Mapping[str, Tensor], config: Mapping[str, Any], vocabulary: Vocabulary
 ) -> None:
     """Write the three files. A model for RGB is turned into the same one for BGR.
 
     Args:
+        model: one of the same architecture, whose own weights do not matter.
         weights: a state dict with timm's names.
         config: the content of its config.json.
         vocabulary: its tags.
     """
     weights, config = dict(weights), copy.deepcopy(dict(config))
     if config["tagger"]["channel_order"] == "RGB":
-        first = first_convolution(config) + ".weight"
-        weights[first] = weights[first].flip(1)
+        first = first_convolution(model) + ".weight"
+        weights[first] = weights[first].flip(1)  # (D, 3, P, P): its input channels in the other order
         config["tagger"]["channel_order"] = "BGR"
         for key in ("mean", "std"):
             config["pretrained_cfg"][key] = config["pretrained_cfg"][key][::-1]
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing_path(folder / "model.safetensors") as part:
+    with replacing_path(folder / HUB_WEIGHTS) as part:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         safetensors.torch.save_file(contiguous, part, metadata={"format": "pt"})
-    write_json(folder / "config.json", config)
+    write_json(folder / CONFIG_FILE, config)
     counts = vocabulary.counts or (0,) * len(vocabulary)
     write_csv(folder / VOCABULARY_FILE, WD_COLUMNS, enumerate_rows(vocabulary, counts))
 
 
-def first_convolution(config: Mapping[str, Any]) -> str:
-    """The name of the layer that sees the pixels."""
-    with torch.device("meta"):
-        model = models.build(config)
-    return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+def first_convolution(model: nn.Module) -> str:
+    """The name of the layer that sees the pixels. Not the config's word for it: published ones say null there."""
+    name: str = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    return name
 
 
 def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:

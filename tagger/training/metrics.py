@@ -3,7 +3,7 @@
 torchmetrics' binned average precision holds an (N, C, T) tensor per update; here every batch only adds to two counts
 per label and bin, so the state is (C, T) whatever N is, and adds up across batches and processes:
 
-    python -m pytest -q tests/test_metrics.py     # compares with scikit-learn's exact values
+    python -m pytest -q tests/training/test_metrics.py     # compares with scikit-learn's exact values
 """
 
 import torch
@@ -33,7 +33,10 @@ class LabelHistograms:
         self.positive.scatter_add_(1, bins, targets.t().to(torch.int32))
 
     def _above(self) -> tuple[Tensor, Tensor]:
-        """True positives and predictions at each bin's lower edge, the highest bin first: two of (C, T) float64."""
+        """True positives and predictions at each bin's lower edge, the highest bin first: two of (C, T) float64.
+
+        In float64: float32 counts no further than 16,777,216 one by one.
+        """
         true_positives = self.positive.flip(1).cumsum(1, dtype=torch.float64)
         return true_positives, self.all.flip(1).cumsum(1, dtype=torch.float64)
 

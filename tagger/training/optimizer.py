@@ -1,51 +1,71 @@
-"""The recipe: losses, parameter groups, learning rate, the head's start, mixup. All small; train_pytorch.py calls them.
+"""Optimizers, their parameter groups, the learning rate's course, and what an optimizer keeps in memory.
 
-python benchmarks/recipes.py     # what each is worth, measured
+python benchmarks/recipes.py     # what Muon is worth, measured
 """
+
+import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.optim import Muon, param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 
-OPTIMIZERS = ("adamw", "muon")
+from tagger.training.settings import RecipeSettings
+
 ADAMW_BETAS = (0.9, 0.95)  # short runs: the second moment must not remember the warm-up for 1,000 steps
 
+Groups = list[dict[str, Any]]  # parameter groups, as torch's optimizers take them
 
-def make_optimizer(
-    kind: str, model: nn.Module, lr: float, weight_decay: float, layer_decay: float
-) -> torch.optim.Optimizer:
-    """AdamW, or Muon (Jordan 2024) for the blocks' matrices and AdamW for all else: head, norms, biases, positions.
+
+def adamw(model: nn.Module, groups: Groups, lr: float) -> torch.optim.Optimizer:
+    """AdamW (arXiv:1711.05101), fused into one kernel per group on CUDA."""
+    fused = next(model.parameters()).device.type == "cuda"
+    return torch.optim.AdamW(groups, lr, ADAMW_BETAS, fused=fused)
+
+
+def muon(model: nn.Module, groups: Groups, lr: float) -> torch.optim.Optimizer:
+    """Muon (Jordan 2024) for the blocks' matrices and AdamW for all else: head, norms, biases, positions.
 
     Muon's updates are orthogonal matrices, so that rare directions are learnt as fast as common ones. They are scaled
     to the size of AdamW's (Liu et al., arXiv:2502.16982), and one learning rate does for both.
     """
-    groups = parameter_groups(model, weight_decay, layer_decay)
-    if kind == "adamw":
-        fused = next(model.parameters()).device.type == "cuda"
-        return torch.optim.AdamW(groups, lr, ADAMW_BETAS, fused=fused)
-    spared = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    # Jordan leaves a model's last layer to AdamW, for it does better there.
+    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
     positions = undecayed(model)
-    matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - spared
+    matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - head
     halves = []
     for group in groups:
-        for fallback in (False, True):
+        for fallback in (False, True):  # to AdamW
             chosen = [parameter for parameter in group["params"] if (id(parameter) not in matrices) == fallback]
             if chosen:
                 halves.append(group | {"params": chosen, "use_fallback": fallback})
-    return Muon(halves, lr, betas=ADAMW_BETAS)
+    optimizer: torch.optim.Optimizer = Muon(halves, lr, betas=ADAMW_BETAS)
+    return optimizer
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
+# By name, what makes an optimizer from a model, its parameter groups and the peak learning rate.
+OPTIMIZERS: dict[str, Callable[[nn.Module, Groups, float], torch.optim.Optimizer]] = {"adamw": adamw, "muon": muon}
+
+
+def make_optimizer(model: nn.Module, recipe: RecipeSettings) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, for a model of timm's."""
+    groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
+    return OPTIMIZERS[recipe.optimizer](model, groups, recipe.lr)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> Groups:
     """An optimizer's groups: no decay for norms, biases and position embeddings; rates that fall towards the input.
 
     Args:
         layer_decay: block i of L learns at lr * layer_decay ** (L - i), the head at lr (BEiT, arXiv:2106.08254); 1 =
             all alike. The factor is the group's `lr_scale`, which only timm's schedulers apply.
     """
-    return param_groups_layer_decay(
+    groups: Groups = param_groups_layer_decay(
         model, weight_decay, no_weight_decay_list=tuple(undecayed(model)), layer_decay=layer_decay
     )
+    return groups
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -65,6 +85,28 @@ def warmup_and_cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup
     )
 
 
-def static_bytes(parameters: int, ema: bool) -> int:
-    """Weights, gradients and AdamW's two moments in float32, and the averaged weights."""
-    return parameters * 4 * (5 if ema else 4)
+def static_bytes(model: nn.Module, recipe: RecipeSettings) -> int:
+    """Bytes that training keeps from step to step: weights, gradients, the optimizer's state and averaged weights.
+
+    AdamW keeps two moments of every parameter, Muon one of its matrices. Which parameters those are only the optimizer
+    knows, so it takes a step on the meta device, where tensors have shapes and no content.
+    """
+    # deepcopy takes what stands in its memo for a copy, so no weight is copied.
+    shapes = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in model.parameters()
+    }
+    shadow = copy.deepcopy(model, memo=dict(shapes))
+    optimizer = make_optimizer(shadow, recipe)
+    for parameter in shapes.values():
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    weights = sum(parameter.nbytes for parameter in shapes.values())
+    copies = 3 if recipe.ema_decay else 2  # weights, gradients, and their average
+    return copies * weights + state_bytes(optimizer)
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of what an optimizer has kept so far of all its parameters."""
+    return sum(
+        value.nbytes for kept in optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
+    )

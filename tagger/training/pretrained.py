@@ -1,7 +1,7 @@
 """Start from published weights: WD v3's, timm's or our own. The head's rows are carried over by tag name.
 
 source = pretrained.read("SmilingWolf/wd-eva02-large-tagger-v3")
-config = pretrained.adapt_config(source, 448, vocabulary)
+config = pretrained.adapt_config(source, models.model_name(source.config), 448, vocabulary)
 """
 
 import copy
@@ -14,9 +14,8 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from models import MODELS
 from tagger.files import UserError
-from tagger.formats.checkpoint import fetch, locate, read_config
+from tagger.formats.checkpoint import check_vocabulary, fetch, locate, read_config
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.formats.weights import load_weights
 
@@ -29,7 +28,7 @@ class Source:
 
     Attributes:
         name: as the user gave it.
-        config: its config.json, see model_config.read_config.
+        config: its config.json, see formats.checkpoint.read_config.
         vocabulary: its tags, or None where it is no tagger.
         weights: its state dict, with timm's names.
     """
@@ -60,25 +59,21 @@ def read(name: str) -> Source:
     vocabulary = read_vocabulary(csv_path) if csv_path.is_file() else None
     if vocabulary is None:
         config["tagger"]["channel_order"] = "RGB"  # only taggers have learnt from BGR
-    elif len(vocabulary) != config["num_classes"]:
-        raise UserError(
-            f"{csv_path}: {len(vocabulary)} tags, but config.json has {config['num_classes']} classes; "
-            "take both from where the weights come from"
-        )
+    else:
+        check_vocabulary(vocabulary, csv_path, config, found.config)
     return Source(name, config, vocabulary, load_weights(found.weights))
 
 
-def model_name(config: dict[str, Any]) -> str:
-    """Ours for an architecture that we offer, else timm's: what checkpoints are named after."""
-    architecture = config["architecture"]
-    return next((name for name, spec in MODELS.items() if spec["architecture"] == architecture), architecture)
-
-
-def adapt_config(source: Source, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:
+def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:
     """The config of the model that will be trained: the source's, with our tags and image size.
 
     Channel order, mean and std, and ref_feat_shape come along: the RoPE positions of another grid are scaled to that of
     the source, which is how EVA-02 was taken from 224 to 448 pixels.
+
+    Args:
+        name: what checkpoints of this architecture are named after.
+        image_size: side of the input in pixels.
+        vocabulary: the tags to train.
     """
     config = copy.deepcopy(source.config)
     config["num_classes"] = len(vocabulary)
@@ -86,7 +81,7 @@ def adapt_config(source: Source, image_size: int, vocabulary: Vocabulary) -> dic
     if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
         model_args["img_size"] = image_size
     config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
-    config["tagger"] |= {"model": model_name(config), "tags_sha256": vocabulary.sha256}
+    config["tagger"] |= {"model": name, "tags_sha256": vocabulary.sha256}
     return config
 
 
@@ -115,12 +110,12 @@ def load_into(model: Any, source: Source, vocabulary: Vocabulary, frequency: Ten
     try:
         result = model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
     except RuntimeError as error:
-        raise UserError(f"--pretrained {source.name}: {' '.join(str(error).split())}; check its config.json") from None
+        raise UserError(f"{source.name}: {' '.join(str(error).split())}; check its config.json") from None
     wrong = sorted({*result.missing_keys} - head) + sorted(result.unexpected_keys)
-    wrong += sorted(head - source.weights.keys()) if source.vocabulary else []
+    wrong += sorted(head - source.weights.keys()) if source.vocabulary else []  # without tags, no head is needed
     if wrong:
         architecture = source.config["architecture"]
-        raise UserError(f"--pretrained {source.name}: {wrong[0]} does not fit {architecture}; check its config.json")
+        raise UserError(f"{source.name}: {wrong[0]} does not fit {architecture}; check its config.json")
 
     rows = {} if source.vocabulary is None else source.vocabulary.index
     carried = [(new, rows[name]) for new, name in enumerate(vocabulary.names) if name in rows]

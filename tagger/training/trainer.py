@@ -1,6 +1,6 @@
 """The training loop: steps, validation, and the state from which a killed run goes on.
 
-trainer = Trainer(model, config, vocabulary, loaders, frequency, world, arguments)
+trainer = Trainer(model, config, vocabulary, load_splits(records, settings, "RGB", world), frequency, world, settings)
 train_loss, evaluation = trainer.train_epoch(), trainer.validate()
 """
 
@@ -14,92 +14,123 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tagger.device import normalise
 from tagger.files import UserError
 from tagger.formats.vocabulary import Vocabulary
 from tagger.training import checkpoints, cost
-from tagger.training.data import Batch, EpochBatches, mixup, seed_step, to_device
+from tagger.training.data import Batch, Split, mixup, seed_step, to_device
 from tagger.training.distributed import World
 from tagger.training.evaluation import Evaluation
 from tagger.training.loss import TaggingLoss, positive_weights
 from tagger.training.optimizer import make_optimizer, warmup_and_cosine
+from tagger.training.settings import TrainingSettings
 
 CLIP_NORM = 1.0
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
-
-# The flags that decide about the weights: a run goes on only with the values that it began with.
-DECISIVE = (
-    "image_size", "hflip", "crop_min", "cutout", "mixup", "epochs", "optimizer", "lr", "warmup", "weight_decay",
-    "layer_decay", "drop_path", "patch_dropout", "ema_decay", "loss", "frequency_weighting", "seed",
-    "early_stopping_metric",
-)  # fmt: skip
 
 
 class Stopped(Exception):
     """SIGTERM came; what is needed to go on has been written."""
 
 
+class NotFinite(UserError):
+    """The loss or its gradient is infinite or not a number, first at `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss or its gradient is not a finite number at step {step}")
+        self.step = step
+
+
+class OutOfMemory(UserError):
+    """A training step does not fit into the device's memory.
+
+    Attributes:
+        fitting: a batch size that fits, or None where not even 1 does.
+        tried: whether it was tried, or is a guess.
+    """
+
+    def __init__(self, device: torch.device, fitting: int | None, tried: bool) -> None:
+        super().__init__(f"out of memory on {device}")
+        self.fitting, self.tried = fitting, tried
+
+
 @dataclass
 class Progress:
-    """Where a run stands. With the weights, the optimizer and the average, all that --resume needs."""
+    """Where a run stands. With the weights, the optimizer and the average, all that is needed to go on."""
 
     epoch: int = 1
     step_in_epoch: int = 0
     step: int = 0  # of the whole run
     loss_sum: float = 0.0  # over this epoch's images so far
-    images: int = 0
-    best: float = math.inf  # validation loss, or -mAP
-    best_epoch: int = 0
+    images: int = 0  # of this epoch and this process, so far
+    best: float = math.inf  # the lowest score of an EarlyStoppingMetric
+    best_epoch: int = 0  # 0 = none is over
 
 
 class Trainer:
-    """The model, its optimizer and its schedule on this process's device."""
+    """The model, its optimizer and its schedule on this process's device.
+
+    Args:
+        model: what is trained, moved to the device.
+        config: its config.json.
+        vocabulary: its C tags.
+        splits: this process's share of the training and of the validation images.
+        frequency: the share of the training images that has each tag, (C,) in 0..1.
+        world: the processes of the run.
+        settings: the run's.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         config: dict[str, Any],
         vocabulary: Vocabulary,
-        loaders: tuple[DataLoader, DataLoader],
+        splits: tuple[Split, Split],
         frequency: Tensor,
         world: World,
-        arguments: Any,
+        settings: TrainingSettings,
     ) -> None:
         self.model, self.config, self.vocabulary = model.to(world.device), config, vocabulary
-        self.train_loader, self.val_loader = loaders
-        self.batches: EpochBatches = self.train_loader.batch_sampler  # type: ignore[assignment]
-        self.world, self.device, self.arguments = world, world.device, arguments
-        if arguments.grad_checkpointing:
+        self.train_split, self.val_split = splits
+        self.world, self.device, self.settings = world, world.device, settings
+        recipe = settings.recipe
+        if settings.model.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]
-        self.optimizer = make_optimizer(
-            arguments.optimizer, self.model, arguments.lr, arguments.weight_decay, arguments.layer_decay
-        )
-        self.schedule = warmup_and_cosine(self.optimizer, self.batches.steps * arguments.epochs, arguments.warmup)
-        self.ema = ModelEmaV3(model, decay=arguments.ema_decay, use_warmup=True) if arguments.ema_decay else None
-        self.loss = TaggingLoss(arguments.loss, positive_weights(frequency, arguments.frequency_weighting)).to(
-            self.device
-        )
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.schedule = warmup_and_cosine(self.optimizer, self.steps_per_epoch * recipe.epochs, recipe.warmup)
+        self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        weight = positive_weights(frequency, recipe.frequency_weighting)
+        self.loss = TaggingLoss(recipe.loss, weight).to(self.device)
         # What is trained: the same parameters, seen through DDP and the compiler. Validation uses them as they are.
         self.network: Any = model
         if world.size > 1:
             self.network = DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
-        if arguments.compile:
+        if settings.model.compile:
             # Not dynamic: an epoch's last batch, which is smaller, would make all later ones run a slower graph.
             self.network = torch.compile(self.network, dynamic=False)
         self.progress = Progress()
-        self.history: list[dict[str, float]] = []  # metrics.csv
+        self.history: list[dict[str, float]] = []  # the rows of metrics.csv
         self.report: list[str] = []  # how the best epoch's thresholds do
         self.stop = checkpoints.StopRequest()
+        # These two stay on the device: reading them in every step would make the host wait for it.
         self.loss_sum = torch.zeros((), device=self.device)
         self.first_bad_step = torch.full((), -1, device=self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.train_split.batches.steps
 
     @property
     def averaged(self) -> nn.Module:
         """The weights that checkpoints hold and validation sees."""
         return self.ema.module if self.ema else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the head, which is the highest."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def targets_of(self, batch: Batch) -> Tensor:
         """0/1 float (N, C), built on the device from label indices."""
@@ -116,57 +147,59 @@ class Trainer:
         """What is left of an epoch's pass over the training split; the mean loss per image.
 
         Raises:
-            UserError: the loss is not a finite number any more, or a batch does not fit into memory.
+            NotFinite: the loss or its gradient is not a finite number any more.
+            OutOfMemory: a batch does not fit into memory.
+            UserError: a record cannot be read.
             Stopped: on SIGTERM.
         """
-        at = self.progress
-        self.batches.epoch, self.batches.first_step = at.epoch, at.step_in_epoch
-        self.loss_sum.fill_(at.loss_sum)
+        progress, batches = self.progress, self.train_split.batches
+        batches.epoch, batches.first_step = progress.epoch, progress.step_in_epoch
+        self.loss_sum.fill_(progress.loss_sum)
         self.model.train()
-        incoming = to_device(self.train_loader, self.device)
-        total = self.batches.length
-        title = f"epoch {at.epoch}/{self.arguments.epochs}"
+        incoming = to_device(self.train_split.loader, self.device)
         with tqdm(
-            total=total,
-            initial=at.images * self.world.size,
-            desc=title,
+            total=batches.length,
+            initial=progress.images * self.world.size,
+            desc=f"epoch {progress.epoch}/{self.settings.recipe.epochs}",
             unit="img",
             dynamic_ncols=True,
             disable=not self.world.is_first,
         ) as bar:
-            while at.step_in_epoch < self.batches.steps:
-                images = self.batches.images_of(at.step_in_epoch)
-                batches = [next(incoming) for _ in range(math.ceil(images / self.batches.batch_size))]
+            while progress.step_in_epoch < batches.steps:
+                images = batches.images_of(progress.step_in_epoch)
+                parts = [next(incoming) for _ in range(math.ceil(images / batches.batch_size))]
                 loss = None
                 with contextlib.suppress(torch.OutOfMemoryError):
-                    loss = self.train_step(batches, images)
-                if loss is None:  # outside: the error holds the tensors of the step that raised it
+                    loss = self.train_step(parts, images)
+                if loss is None:  # not within the block: the error there holds on to the tensors of the failed step
                     raise self._out_of_memory()
-                at.step, at.step_in_epoch, at.images = at.step + 1, at.step_in_epoch + 1, at.images + images
-                look = at.step % READ_LOSS_EVERY == 0 or at.step_in_epoch == self.batches.steps
-                if look:
+                progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
+                progress.images += images
+                read_loss = progress.step % READ_LOSS_EVERY == 0 or progress.step_in_epoch == batches.steps
+                if read_loss:
                     self._check_finite()
-                    bar.set_postfix(loss=f"{loss.item():.2f}", lr=f"{self.rate:.1e}")
+                    bar.set_postfix(loss=f"{loss.item():.2f}", lr=f"{self.learning_rate:.1e}")
                 bar.update(images * self.world.size)
-                self._stop_if_asked(look)
-                if self.arguments.save_every_steps and at.step % self.arguments.save_every_steps == 0:
+                self._stop_if_asked(all_here=read_loss)
+                save_every = self.settings.run.save_every_steps
+                if save_every and progress.step % save_every == 0:
                     self.save_state()
-        seen = torch.tensor(float(at.images), device=self.device)
-        loss_sum = self.loss_sum.clone()
+        seen = torch.tensor(float(progress.images), device=self.device)
+        loss_sum = self.loss_sum.clone()  # the state that is written next holds this process's own
         self.world.sum(loss_sum, seen)
         return (loss_sum / seen).item()
 
     def train_step(self, batches: Sequence[Batch], images: int) -> Tensor:
         """One optimizer step on `images` images, in one batch or several; their mean loss. Waits for nothing."""
         self.schedule.step_update(self.progress.step)
-        random = seed_step(self.arguments.seed, self.progress.step, self.world.rank)
+        random = seed_step(self.settings.recipe.seed, self.progress.step, self.world.rank)
         mean_loss = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, start=1):
-            # Gradients are summed over processes with the last batch alone.
-            alone = self.world.size > 1 and number < len(batches)
-            with self.network.no_sync() if alone else contextlib.nullcontext():
+            # Gradients are summed over processes once, with the last batch.
+            keep_local = self.world.size > 1 and number < len(batches)
+            with self.network.no_sync() if keep_local else contextlib.nullcontext():
                 pixels, targets = normalise(batch[0], self.config), self.targets_of(batch)
-                pixels, targets = mixup(pixels, targets, self.arguments.mixup, random)
+                pixels, targets = mixup(pixels, targets, self.settings.recipe.mixup, random)
                 with self.autocast():
                     logits = self.network(pixels)
                 loss = self.loss(logits, targets) * (len(targets) / images)
@@ -182,44 +215,34 @@ class Trainer:
         self.first_bad_step.masked_fill_(bad, self.progress.step + 1)
         return mean_loss
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the head, which is the highest."""
-        return max(group["lr"] for group in self.optimizer.param_groups)
-
     def _check_finite(self) -> None:
         if (step := int(self.first_bad_step.item())) >= 0:
-            raise UserError(
-                f"--lr: the loss or its gradient is not a finite number at step {step}; start again with a lower --lr "
-                "and another --output_dir, perhaps with --pretrained from the last checkpoint"
-            )
+            raise NotFinite(step)
 
-    def _out_of_memory(self) -> UserError:
+    def _out_of_memory(self) -> OutOfMemory:
         """The error that names the batch size that would fit, found by trying. The weights are lost in it."""
         self.optimizer.zero_grad(set_to_none=True)
-        size = self.arguments.image_size
+        size, batch_size = self.settings.data.image_size, self.settings.recipe.batch_size
 
-        def step(images: int) -> None:
+        def try_step(images: int) -> None:
             with self.autocast():
                 logits = self.model(torch.zeros(images, 3, size, size, device=self.device))
             logits.float().sum().backward()
             self.optimizer.step()  # its moments take memory from the first step on
             self.optimizer.zero_grad(set_to_none=True)
 
-        fitting: int | None = self.arguments.batch_size // 2  # DDP's hooks cannot stop in mid-step and try less
-        if self.world.size == 1:
-            fitting = cost.largest_fitting(self.arguments.batch_size, step)
-        if not fitting:
-            hint = "not even 1 fits; pass --grad_checkpointing, a smaller --image_size or a smaller --model"
-        else:
-            again = self.arguments.grad_accumulation * (self.arguments.batch_size // fitting)
-            fits = "fits" if self.world.size == 1 else "may fit"
-            hint = f"{fitting} {fits}: pass --batch_size {fitting} --grad_accumulation {again}, or --grad_checkpointing"
-        return UserError(f"--batch_size {self.arguments.batch_size}: out of memory on {self.device}; {hint}")
+        if self.world.size > 1:  # DDP's hooks cannot stop in the middle of a step and try less
+            return OutOfMemory(self.device, batch_size // 2 or None, tried=False)
+        return OutOfMemory(self.device, cost.largest_fitting(batch_size, try_step), tried=True)
 
-    def _stop_if_asked(self, together: bool) -> None:
-        """Write a state and leave, on SIGTERM. Several processes agree on it only now and then: asking costs a wait."""
-        if (self.world.size == 1 or together) and self.world.any(self.stop.asked):
+    def _stop_if_asked(self, *, all_here: bool) -> None:
+        """On SIGTERM, write a state and leave.
+
+        Args:
+            all_here: every process calls this now. Several must agree on stopping, and since that waits for the device
+                they ask each other only then; one process alone looks at every call.
+        """
+        if (self.world.size == 1 or all_here) and self.world.any(self.stop.asked):
             self._check_finite()
             self.save_state()
             raise Stopped
@@ -229,58 +252,81 @@ class Trainer:
         """Count over the validation split, each process over its share.
 
         Raises:
+            UserError: a record cannot be read.
             Stopped: on SIGTERM; going on then starts with the validation.
         """
         model = self.averaged.eval()
         evaluation = Evaluation(self.vocabulary, self.device)
+        keys, loader = self.val_split.batches, self.val_split.loader
         batches = tqdm(
-            to_device(self.val_loader, self.device),
-            total=len(self.val_loader),
+            to_device(loader, self.device),
+            total=len(loader),
             desc="validation",
             unit="batch",
             leave=False,
             dynamic_ncols=True,
             disable=not self.world.is_first,
         )
-        sampler: EpochBatches = self.val_loader.batch_sampler  # type: ignore[assignment]
-        for done, (keys, batch) in enumerate(zip(sampler, batches, strict=True), start=1):
+        for done, (batch_keys, batch) in enumerate(zip(keys, batches, strict=True), start=1):
             targets = self.targets_of(batch)
             with self.autocast():
                 logits = model(normalise(batch[0], self.config))
-            evaluation.update([number for _, number in keys], logits, targets, self.loss(logits, targets))
-            # In the last step some processes may have no images, and ask no more.
-            self._stop_if_asked(together=done % READ_LOSS_EVERY == 0 and done < sampler.steps)
+            evaluation.update([number for _, number in batch_keys], logits, targets, self.loss(logits, targets))
+            # Not in the last step: some processes may have no images in it, and would not be asked.
+            self._stop_if_asked(all_here=done % READ_LOSS_EVERY == 0 and done < keys.steps)
         evaluation.sum_over(self.world)
         return evaluation
 
-    # --- going on ---
+    def rate_epoch(self, score: float) -> bool:
+        """Whether this epoch's score is the best so far; if so, remember it."""
+        progress = self.progress
+        better = score < progress.best or progress.best_epoch == 0  # the first one also where it is NaN
+        if better:
+            progress.best, progress.best_epoch = score, progress.epoch
+        return better
+
+    def finish_epoch(self) -> None:
+        """Go on to the next epoch, and write the state that begins it."""
+        progress = self.progress
+        self.progress = Progress(
+            progress.epoch + 1, step=progress.step, best=progress.best, best_epoch=progress.best_epoch
+        )
+        self.loss_sum.zero_()
+        self.save_state()
+
+    # --- states from which a run goes on ---
 
     def save_state(self) -> None:
-        """Write what --resume needs; a state with a loss that is not finite would be of no use."""
+        """Write what going on needs.
+
+        Raises:
+            NotFinite: a state with a loss that is not finite would be of no use.
+        """
         self._check_finite()
-        losses = self.loss_sum.clone()
-        self.world.sum(losses)
+        loss_sum = self.loss_sum.clone()
+        self.world.sum(loss_sum)
         if not self.world.is_first:
             return
         state = {
-            "settings": self.settings(),
+            "settings": self.fixed_settings(),
             "config": self.config,
-            "progress": vars(self.progress) | {"loss_sum": losses.item() / self.world.size},
+            # Every process that goes on takes an equal share of the sum.
+            "progress": vars(self.progress) | {"loss_sum": loss_sum.item() / self.world.size},
             "history": self.history,
             "report": self.report,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
         }
-        checkpoints.save(self.arguments.output_dir, self.progress.step, state)
+        checkpoints.save_state(self.settings.run.output_dir, self.progress.step, state)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where a state was written.
 
         Raises:
-            UserError: it was written by a run with other settings.
+            checkpoints.DifferentSettings: it was written by a run with other settings.
         """
-        checkpoints.check_same(state["settings"], self.settings())
+        checkpoints.check_same(state["settings"], self.fixed_settings())
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -288,11 +334,12 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.history, self.report = state["history"], state["report"]
 
-    def settings(self) -> dict[str, Any]:
-        """What must not change between the parts of a run."""
+    def fixed_settings(self) -> dict[str, Any]:
+        """What must not change between the parts of a run: by words for what is measured, and by a setting's name."""
+        batches = self.train_split.batches
         return {
             "the vocabulary": self.vocabulary.sha256,
-            "the number of training images": self.batches.length,
-            "the number of images per step": self.batches.step_size,
-            **{f"--{name}": getattr(self.arguments, name) for name in DECISIVE},
+            "the number of training images": batches.length,
+            "the number of images per step": batches.step_size,
+            **self.settings.decisive(),
         }

@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +16,9 @@ from PIL import Image
 
 import simple_dan_crawl
 from tagger.crawl import sites
-from tagger.crawl.client import Client, Connection, FileFailed, FileGone, Stopped, Unreachable
+from tagger.crawl.client import Client, Connection, FileFailed, FileGone, Stopped, Throttle, Unreachable
 from tagger.crawl.crawler import FAILED, SAVED, Crawl, CrawlSettings, NeverBegun
+from tagger.crawl.danbooru import Danbooru
 from tagger.crawl.dataset_folder import Cursor, DatasetFolder
 from tagger.crawl.posts import PassedOver, Post, Row, Selection
 from tagger.crawl.sites import Booru, open_booru
@@ -36,6 +37,7 @@ class Files:
 
     def __init__(self) -> None:
         self.base_url = ADDRESS
+        self.throttle = Throttle(rate=1000)
         self.behave: Callable[[int], object] = lambda post_id: None
         self.asked: list[int] = []
         self.stopped = threading.Event()
@@ -75,6 +77,21 @@ class MemoryBooru:
         found.sort(key=lambda row: row["id"], reverse=newer_than is None)
         for start in range(0, len(found), 4):
             yield found[start : start + 4]
+
+    def is_ordered(self, query: str) -> bool:
+        return False
+
+    def numbered_pages(self, query: str, first: int) -> Iterator[tuple[int, list[Row]]]:
+        raise NotImplementedError
+
+    def find_many(self, post_ids: Sequence[int]) -> Iterator[Row]:
+        return (row for row in self.rows if row["id"] in post_ids)
+
+    def find_file(self, md5: str) -> Row | None:
+        return None
+
+    def spelling_hint(self, tags: str) -> str:
+        return ""
 
     def find(self, post_id: int) -> Row:
         return next((row for row in self.rows if row["id"] == post_id), {}) or self._gone()
@@ -193,7 +210,7 @@ def test_a_site_is_known_by_its_domain_and_danbooru_is_the_rest(monkeypatch: pyt
     connection = Connection(ADDRESS)
     assert isinstance(open_booru(connection), MemoryBooru) and made == [connection]
     for address in ("https://danbooru.donmai.us", "http://127.0.0.1:1", "https://notexample.org"):
-        assert isinstance(open_booru(Connection(address)), sites.danbooru.Danbooru)
+        assert isinstance(open_booru(Connection(address)), Danbooru)
 
 
 def test_one_entry_is_all_that_another_booru_needs(

@@ -133,14 +133,16 @@ def test_columns_go_by_name_whatever_their_order_and_line_ends(tmp_path: Path, t
         ("1girl,0\n", "no column name and category"),
         ("name,category\n1girl,0\nsolo,0\n1girl,4\n", "row 4: 1girl"),
         ("name,category\n1girl,2\n", "row 2: category '2'"),
-        ("name,category\n1girl\n", "row 2: category None"),
+        ("name,category\n1girl\n", "row 2: category ''"),
         ("name,category\n1girl,general\n", "row 2: category 'general'"),
         ("name,category\n1girl,-9\n", "row 2: category '-9'"),
         ("name,category\n,0\n", "row 2: ''"),
         ("name,category\nsolo,0\n long_hair,0\n", "row 3: ' long_hair'"),
         ('name,category\n"two\nlines",0\n', "row 2: 'two"),
         ('name,category\n1girl,0\n"open,0\n', "not CSV"),
-        ('name,category\n"a"b,0\n', "not CSV"),
+        ('name,category\n"a"b,0\n', "row 2: not CSV"),
+        ("name,category\n1girl,0\n\n\nsolo,7\n", "row 5: category '7'"),
+        ("\n,,\nname,category\n,\nsolo,7\n", "row 5: category '7'"),
     ],
 )
 def test_an_unusable_row_is_named_as_a_spreadsheet_numbers_it(tmp_path: Path, text: str, words: str) -> None:

@@ -5,19 +5,24 @@ python -m pytest tests/inference/test_report.py -rs     # says why the browser's
 
 import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
 
+import wdv3_pytorch
 from examples.sample_booru.drawing import draw_post
-from tagger import files
+from models import make_config
+from tagger.formats.vocabulary import Vocabulary
 from tagger.inference import report
-from tests.helpers import ODD_NAMES
+from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, Syntax
+from tagger.inference.captions import Style
+from tests.helpers import ODD_NAMES, write_csv
 
 THRESHOLDS = {
     "general_threshold": 0.4,
@@ -26,18 +31,20 @@ THRESHOLDS = {
     "caption_threshold": 0.45,
     "tags_threshold": 0.6,
 }
+PLAIN = Style()
 RATINGS = {"general": 0.9, "sensitive": 0.07, "questionable": 0.02, "explicit": 0.01}
 HOSTILE = ["<o>_<o>", "<script>alert(1)</script>", "</script>", "<!--<script>", "&lt;", "\u2028", "__proto__", "$&"]
 
 
 def entry(image: Path, **groups: dict[str, float]) -> report.Entry:
-    return {
-        "image": image,
-        "rating": groups.get("rating", RATINGS),
-        "general": groups.get("general", {}),
-        "character": groups.get("character", {}),
-        "artist": groups.get("artist", {}),
-    }
+    """An image with the given groups; its ratings are RATINGS, the other groups empty."""
+    return report.Entry(image, {"rating": RATINGS, "general": {}, "character": {}, "artist": {}} | groups)
+
+
+def write(path: Path, entries: Sequence[report.Entry], style: Style = PLAIN, syntax: str | None = None) -> None:
+    """A report at THRESHOLDS; the tags are numbered as they come."""
+    rows = {name: row for each in entries for group in each.groups.values() for row, name in enumerate(group)}
+    report.write_report(path, entries, THRESHOLDS, rows, style, ArtistSettings(syntax))
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def test_odd_names_and_exact_probabilities_survive(tmp_path: Path) -> None:
     names = [*HOSTILE, *ODD_NAMES]
     general = {name: 1 / (number + 3) for number, name in enumerate(names)}
     image = draw(tmp_path / "</script><b> 初音.jpg")
-    report.write_report(tmp_path / "out.html", [entry(image, general=general)], THRESHOLDS)
+    write(tmp_path / "out.html", [entry(image, general=general)])
     data = data_of(tmp_path / "out.html")
     assert data["images"][0]["name"] == image.name
     assert dict(data["images"][0]["general"]) == general
@@ -70,12 +77,40 @@ def test_odd_names_and_exact_probabilities_survive(tmp_path: Path) -> None:
 
 def test_groups_fall_and_ties_keep_their_order(tmp_path: Path) -> None:
     general = {"b": 0.5, "z": 0.9, "a": 0.5}
-    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), general=general)], THRESHOLDS)
+    write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), general=general)])
     assert data_of(tmp_path / "out.html")["images"][0]["general"] == [["z", 0.9], ["b", 0.5], ["a", 0.5]]
 
 
+def test_what_is_kept_of_an_image() -> None:
+    vocabulary = Vocabulary(("general", "explicit", "solo", "hat", "miku", "wlop"), (9, 9, 0, 0, 4, 1))
+    kept = report.make_entry(Path("1.jpg"), [0.9, 0.001, 0.3, 0.0499, 0.05, 0.7], vocabulary)
+    assert kept.groups == {
+        "rating": {"general": 0.9, "explicit": 0.001},
+        "general": {"solo": 0.3},
+        "character": {"miku": 0.05},
+        "artist": {"wlop": 0.7},
+    }
+
+
+def test_order_and_spelling_come_from_python(tmp_path: Path) -> None:
+    tags = entry(
+        draw(tmp_path / "1.jpg"),
+        general={"o_o": 0.9, "long_hair": 0.8, "solo": 0.7},
+        character={"saber_(fate)": 0.95},
+        artist={"a_b": 0.75},
+    )
+    style = Style(order="probability", exclude=("solo",), first=("a_b",), spaces=True, escape=True)
+    write(tmp_path / "out.html", [tags], style)
+    data = data_of(tmp_path / "out.html")
+    assert data["images"][0]["order"] == [4, 3, 0, 1]
+    assert data["spelling"] == [["long_hair", "long hair"], ["saber_(fate)", "saber \\(fate\\)"], ["a_b", "a b"]]
+    write(tmp_path / "out.html", [tags])
+    assert data_of(tmp_path / "out.html")["images"][0]["order"] == [0, 1, 2, 3, 4]
+    assert data_of(tmp_path / "out.html")["spelling"] == []
+
+
 def test_file_names_that_are_not_unicode(tmp_path: Path) -> None:
-    report.write_report(tmp_path / "out.html", [entry(tmp_path / "\udcff.jpg")], THRESHOLDS)
+    write(tmp_path / "out.html", [entry(tmp_path / "\udcff.jpg")])
     assert data_of(tmp_path / "out.html")["images"][0]["name"] == "\udcff.jpg"
 
 
@@ -87,7 +122,7 @@ def test_names_start_where_the_images_part(tmp_path: Path) -> None:
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
-    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+    write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))])
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     assert not re.search(r"https?://|@import|url\(", text)
@@ -95,22 +130,22 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 
 def test_the_report_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.html"
-    report.write_report(out, [], THRESHOLDS)
+    write(out, [])
     before = out.read_bytes()
 
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(files.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
-        report.write_report(out, [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+        write(out, [entry(draw(tmp_path / "1.jpg"))])
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg", "out.html"]
 
 
 def test_a_probability_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.write_report(tmp_path / "out.html", [entry(tmp_path / "1.jpg", general={"a": math.nan})], THRESHOLDS)
+        write(tmp_path / "out.html", [entry(tmp_path / "1.jpg", general={"a": math.nan})])
     assert not (tmp_path / "out.html").exists()
 
 
@@ -127,7 +162,7 @@ def test_thumbnails_are_small_and_upright(tmp_path: Path) -> None:
 
 def test_what_cannot_be_decoded_has_a_reason_and_no_path(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"no image")
-    assert report.thumbnail(tmp_path / "1.jpg") == {"error": "not an image that Pillow knows; replace or remove it"}
+    assert report.thumbnail(tmp_path / "1.jpg")["error"].startswith("not an image in a format that is read here")
     assert "no such file" in report.thumbnail(tmp_path / "2.jpg")["error"]
 
 
@@ -214,7 +249,7 @@ def window(browser: Any, tmp_path: Path) -> Iterator[Window]:
         entry(tmp_path / "third.png", general={"hat": 0.9}),
     ]
     (tmp_path / "third.png").write_bytes(b"no image")
-    report.write_report(tmp_path / "out.html", entries, THRESHOLDS)
+    write(tmp_path / "out.html", entries)
     opened = Window(browser, tmp_path / "out.html", locale="en-US")
     yield opened
     opened.context.close()
@@ -287,10 +322,92 @@ def test_artist_strings(window: Window) -> None:
     assert window.page.locator('.card[data-number="0"]').get_by_text("no artist above 0.95").is_visible()
 
 
-def test_weights_are_python_s(window: Window) -> None:
-    probabilities = [number / 4096 for number in range(4097)] + [number / 1000 for number in range(1001)]
-    expected = [f"{math.floor((0.5 + p) * 100 + 0.5) / 100:.2f}" for p in probabilities]
-    assert window.page.evaluate("probabilities => probabilities.map(weight)", probabilities) == expected
+# Rows in an order that is none of categories or probabilities, with names that a page could stumble over.
+TAGS: dict[str, tuple[int, float, float]] = {  # category, and the probability in either image
+    "general": (9, 0.9, 0.2),
+    "sensitive": (9, 0.1, 0.8),
+    "solo": (0, 0.55, 0.9),
+    "x_x_(artist)": (1, 0.625, 0.1),
+    "saber_(fate)": (4, 0.7, 0.2),
+    "o_o": (0, 0.8, 0.5),
+    "name_of\\artist": (1, 0.8, 0.9),
+    "__proto__": (0, 0.65, 0.3),
+    "1girl": (0, 0.99, 0.95),
+    "third_artist": (1, 0.62, 0.3),
+    "long_hair": (0, 0.65, 0.7),
+    "constructor": (4, 0.9, 0.85),
+    "@_@": (1, 0.61, 0.62),
+}
+STYLES = [
+    ["--artist_string", "nai"],
+    ["--artist_string", "sdxl", "--underscores", "space", "--escape_parentheses"],
+    ["--artist_string", "booru", "--tag_order", "probability", "--top_artists", "2"],
+    ["--artist_string", "nai", "--tag_order", "csv", "--exclude_tags", "solo,constructor", "--underscores", "space"],
+    ["--artist_string", "sdxl", "--always_first", "long_hair,saber_(fate),not_there", "--escape_parentheses"],
+]
+
+
+@pytest.fixture
+def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint whose model says TAGS of the images 0.jpg and 1.jpg."""
+
+    def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float]]]:
+        for path in paths:
+            probabilities = [pair[int(path.stem)] for _, *pair in TAGS.values()]
+            yield path, [math.log(p / (1 - p)) for p in probabilities]
+
+    monkeypatch.setattr(wdv3_pytorch, "predictions", predict)
+    write_csv(tmp_path / "selected_tags.csv", [f"{name},{category}" for name, (category, *_) in TAGS.items()])
+    config = make_config("eva02_tiny", 28, len(TAGS))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.pth").touch()
+    (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLDS))
+    for number in range(2):
+        draw(tmp_path / f"{number}.jpg", number)
+    return tmp_path
+
+
+@pytest.mark.parametrize("style", STYLES, ids=" ".join)
+def test_the_page_copies_what_the_command_line_prints(
+    browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str], style: list[str]
+) -> None:
+    images = [str(tagger / f"{number}.jpg") for number in range(2)]
+    usual = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json"), "--image_file", *images]
+
+    def printed(*flags: str) -> list[dict[str, Any]]:
+        assert wdv3_pytorch.main([*usual, *style, "--output_format", "jsonl", *flags]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    def copied(window: Window) -> list[dict[str, str]]:
+        return [{kind: window.prompt(kind, card) for kind in ("caption", "tags", "artists")} for card in range(2)]
+
+    def expected(records: list[dict[str, Any]]) -> list[dict[str, str]]:
+        return [
+            {"caption": said["caption"], "tags": said["tags"], "artists": said["artist_string"]} for said in records
+        ]
+
+    said = expected(printed("--report", str(tagger / "out.html")))
+    window = Window(browser, tagger / "out.html", locale="en-US")
+    assert copied(window) == said
+    moved = {"general_threshold": 0.6, "artist_threshold": 0.62, "tags_threshold": 0.5, "caption_threshold": 0.61}
+    flags = [word for key, value in moved.items() for word in (f"--{key.replace('general', 'gen')}", str(value))]
+    other = expected(printed(*flags))
+    for key, value in moved.items():
+        window.slide(key, value)
+    assert copied(window) == other != said
+    window.context.close()
+    assert not window.complaints
+
+
+def test_a_new_syntax_has_a_button(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shouted = Syntax("Loud <b>", lambda name, probability: name.upper())
+    monkeypatch.setitem(SYNTAXES, "loud", shouted)
+    write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), artist={"wlop": 0.9})], syntax="loud")
+    window = Window(browser, tmp_path / "out.html", locale="en-US")
+    assert window.prompt("artists") == "WLOP"
+    assert window.page.locator(".syntax label").all_text_contents() == ["NovelAI", "SDXL", "Danbooru", "Loud <b>"]
+    window.context.close()
+    assert not window.complaints
 
 
 def test_the_filter(window: Window) -> None:
@@ -345,7 +462,7 @@ def test_saved_thresholds(window: Window, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("locale", "title"), [("en-GB", "Tag report"), ("zh-CN", "标签报告"), ("fr-FR", "Tag report")])
 def test_languages(browser: Any, tmp_path: Path, locale: str, title: str) -> None:
-    report.write_report(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))], THRESHOLDS)
+    write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"))])
     window = Window(browser, tmp_path / "out.html", locale=locale)
     assert window.page.title() == window.page.text_content("h1") == title
     words = window.page.evaluate("[ENGLISH, CHINESE].map(words => Object.keys(words).sort())")
@@ -358,7 +475,7 @@ def test_languages(browser: Any, tmp_path: Path, locale: str, title: str) -> Non
 @pytest.mark.parametrize("width", [320, 390, 820, 1000, 1440])
 def test_nothing_is_wider_than_the_window(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
     long = entry(draw(tmp_path / f"{'x' * 120}.jpg"), general={"y" * 150: 0.9, "z_" * 60: 0.8})
-    report.write_report(tmp_path / "out.html", [long], THRESHOLDS)
+    write(tmp_path / "out.html", [long])
     window = Window(browser, tmp_path / "out.html", viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert window.page.evaluate("document.documentElement.scrollWidth") <= width
     window.context.close()
@@ -370,7 +487,7 @@ def test_500_images_stay_fluid(browser: Any, tmp_path: Path, capsys: pytest.Capt
     images = [draw(tmp_path / f"{number}.jpg", number) for number in range(10)]
     general = [{f"tag_{tag}_of_{image}": 0.05 + tag * 0.012 for tag in range(75)} for image in range(500)]
     entries = [entry(images[number % 10], general=tags) for number, tags in enumerate(general)]
-    report.write_report(tmp_path / "out.html", entries, THRESHOLDS)
+    write(tmp_path / "out.html", entries)
     window = Window(browser, tmp_path / "out.html")
     timings = window.page.evaluate(
         """async () => {

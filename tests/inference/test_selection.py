@@ -1,10 +1,8 @@
-"""selection.py: automatic thresholds, thresholds per tag, and what is printed; the plain ones are in test_wdv3_pytorch.
+"""selection.py: what passes a threshold, and thresholds that are found or are each tag's own.
 
 python -m pytest tests/inference/test_selection.py
 """
 
-import csv
-import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +11,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.files import UserError
-from tagger.formats.thresholds import default_thresholds, read_tag_thresholds
+from tagger.formats.thresholds import default_thresholds
 from tagger.formats.vocabulary import Vocabulary
-from tagger.inference.output import CSV_COLUMNS, csv_row, to_record
-from tagger.inference.selection import mcut, select, sigmoid
+from tagger.inference.selection import SelectionRule, Tagging, mcut, select, sigmoid
 
 VOCABULARY = Vocabulary(("general", "1girl", "solo", "hat", "miku", "wlop"), (9, 0, 0, 0, 4, 1))
+PROBABILITY = st.floats(0, 1)
+
+
+def tagging_of(said: dict[str, tuple[int, float]], **thresholds: float) -> Tagging:
+    """What is selected of tags with the given categories and probabilities."""
+    vocabulary = Vocabulary(tuple(said), tuple(category for category, _ in said.values()))
+    levels = default_thresholds() | {f"{name}_threshold": level for name, level in thresholds.items()}
+    return select(Path("a.png"), [p for _, p in said.values()], vocabulary, SelectionRule(levels))
+
+
+@pytest.mark.parametrize(("group", "category"), [("general", 0), ("character", 4), ("artist", 1)])
+def test_a_tag_passes_above_its_threshold_and_not_at_it(group: str, category: int) -> None:
+    said = {"at": (category, 0.5), "above": (category, 0.5000001), "below": (category, 0.4999999)}
+    tagging = tagging_of(said, **{group: 0.5})
+    assert list(getattr(tagging, group)) == ["above"]
+
+
+@pytest.mark.parametrize("line", ["caption", "tags"])
+def test_the_caption_and_the_tags_have_thresholds_of_their_own(line: str) -> None:
+    said = {"at": (0, 0.5), "above": (0, 0.6), "character_at": (4, 0.5), "character_above": (4, 0.6)}
+    tagging = tagging_of(said, general=0.1, character=0.1, **{line: 0.5})
+    assert getattr(tagging, line) == ["above", "character_above"]
+    assert list(tagging.general) == ["above", "at"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 4, 9]), PROBABILITY), max_size=12), st.tuples(*[PROBABILITY] * 5))
+def test_the_definitions(said: list[tuple[int, float]], levels: tuple[float, ...]) -> None:
+    names = {f"tag{number}": given for number, given in enumerate(said)}
+    general, character, artist, caption, listed = levels
+    tagging = tagging_of(names, general=general, character=character, artist=artist, caption=caption, tags=listed)
+
+    def passing(category: int, *levels: float) -> list[str]:
+        found = [name for name, (number, p) in names.items() if number == category and p > max(levels)]
+        return sorted(found, key=lambda name: -names[name][1])
+
+    assert (list(tagging.general), list(tagging.character), list(tagging.artist)) == (
+        passing(0, general),
+        passing(4, character),
+        passing(1, artist),
+    )
+    shared = [(0, general), (4, character)]
+    assert tagging.caption == [name for number, p in [*shared, (1, artist)] for name in passing(number, p, caption)]
+    assert tagging.tags == [name for number, p in shared for name in passing(number, p, listed)]
+    assert list(tagging.ratings) == passing(9, -1)
+
+
+# --- thresholds of other kinds --------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
@@ -32,40 +75,16 @@ def test_mcut_is_the_middle_of_the_largest_gap(values: list[float]) -> None:
 
 
 def test_mcut_finds_each_groups_threshold_and_characters_have_a_floor() -> None:
-    tagging = select("a", [0.9, 0.5, 0.45, 0.1, 0.04, 0.9], VOCABULARY, default_thresholds(), by_mcut=True)
+    rule = SelectionRule(default_thresholds(), by_mcut=True)
+    tagging = select("a", [0.9, 0.5, 0.45, 0.1, 0.04, 0.9], VOCABULARY, rule)
     assert tagging.thresholds == {"general": pytest.approx(0.275), "character": 0.15, "artist": 0.15}
     assert tagging.tags == ["1girl", "solo"] and tagging.caption == ["1girl", "solo", "wlop"]
 
 
-def test_thresholds_per_tag(tmp_path: Path) -> None:
-    path = tmp_path / "tag_metrics.csv"
-    path.write_text(
-        "name,category,count,AP,threshold,F1\n"
-        + "".join(
-            f"{name},0,1,,{level},\n"
-            for name, level in zip(VOCABULARY.names, (0, 0.9, 0.1, 0.5, 0.2, 0.3), strict=True)
-        )
-    )
-    levels = read_tag_thresholds(path, VOCABULARY)
-    tagging = select("a", [0.9, 0.8, 0.2, 0.5, 0.3, 0.3], VOCABULARY, default_thresholds(), per_tag=levels)
+def test_thresholds_per_tag() -> None:
+    rule = SelectionRule(default_thresholds(), per_tag=(0, 0.9, 0.1, 0.5, 0.2, 0.3))
+    tagging = select("a", [0.9, 0.8, 0.2, 0.5, 0.3, 0.3], VOCABULARY, rule)
     assert tagging.caption == ["solo", "miku"] and tagging.thresholds["general"] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("name,AP\n", "no column threshold"),
-        ("name,threshold\n1girl,0.5\n", "no row for general"),
-        ("name,threshold\ngeneral,high\n", "row 2: the threshold is 'high'"),
-        ("name,threshold\ngeneral,nan\n", "row 2: the threshold is not between 0 and 1"),
-        ("name,threshold\ngeneral\n", "row 2"),
-        ('name,threshold\n"general,0.5\n', "not CSV"),
-    ],
-)
-def test_unusable_thresholds_per_tag(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "m.csv").write_text(text)
-    with pytest.raises(UserError, match=rf"m\.csv: .*{words}"):
-        read_tag_thresholds(tmp_path / "m.csv", VOCABULARY)
 
 
 @given(st.floats(-2000, 2000))
@@ -73,16 +92,3 @@ def test_sigmoid(x: float) -> None:
     (p,) = sigmoid([x])
     assert 0 <= p <= 1
     assert p == pytest.approx(math.exp(min(x, 0)) / (math.exp(min(x, 0)) + math.exp(min(-x, 0))), abs=1e-12)
-
-
-def test_a_csv_row_survives_odd_names() -> None:
-    vocabulary = Vocabulary(('don\'t_say_"lazy"', "<o>_<o>", "a:b", "初音ミク"), (0, 0, 0, 4))
-    tagging = select("dir, with comma/a.png", [0.9, 0.8, 0.7, 0.95], vocabulary, default_thresholds())
-    record = to_record(tagging, ", ".join(tagging.caption), ", ".join(tagging.tags), "")
-    out = io.StringIO()
-    csv.writer(out).writerow(csv_row(record))
-    (row,) = csv.reader(io.StringIO(out.getvalue()))
-    said = dict(zip(CSV_COLUMNS, row, strict=True))
-    assert said["image"] == "dir, with comma/a.png"
-    assert said["general"] == 'don\'t_say_"lazy":0.9000 <o>_<o>:0.8000 a:b:0.7000'
-    assert said["character"] == "初音ミク:0.9500"

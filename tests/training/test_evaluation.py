@@ -15,14 +15,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
-from torch.utils.flop_counter import FlopCounterMode
 
 import models
 import train_pytorch
-from models import make_config
 from tagger.files import write_table
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
-from tagger.training import cost, curves, trainer
+from tagger.training import trainer
 from tagger.training.evaluation import SHRINKAGE, Evaluation
 from tests.helpers import error_line, tree
 
@@ -215,25 +213,3 @@ def test_a_dry_run_writes_nothing(records: Path, tmp_path: Path, capfd: Any) -> 
     assert "eva02_tiny: 5.5 M parameters, " in out and "18 + 6 images, 3 steps an epoch, on cpu" in out
     assert "memory: about 0.1 GiB" in out
     assert not (tmp_path / "out").exists()
-
-
-def test_flops_are_those_that_torch_counts() -> None:
-
-    model = models.build(make_config("eva02_tiny", 56, 10))
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, 56, 56)).sum().backward()
-    assert cost.training_flops(model, 56) == pytest.approx(counter.get_total_flops(), rel=0.05)
-
-
-def test_activations_are_measured_and_checkpointing_saves_them() -> None:
-    model = models.build(make_config("eva02_tiny", 56, 10)).train()
-    plain = cost.activation_bytes(model, 56)
-    model.set_grad_checkpointing()  # type: ignore[operator]
-    assert 0 < cost.activation_bytes(model, 56) < plain / 4
-
-
-def test_curves_of_any_number_of_epochs(tmp_path: Path) -> None:
-    for rows in ([], [{"epoch": "1", "loss": "2.5", "train_loss": "", "lr": "0.1"}]):
-        curves.draw(rows, tmp_path / "curves.png")
-        with Image.open(tmp_path / "curves.png") as image:
-            assert image.size == (1200, 840)

@@ -23,10 +23,10 @@ from tagger.files import UserError
 from tagger.formats.checkpoint import HUB_FILES, read_config
 from tagger.formats.vocabulary import GENERAL, Vocabulary, read_vocabulary, write_vocabulary
 from tagger.formats.weights import load_weights
-from tagger.inference.predictor import Predictor, predictions
+from tagger.inference.predictor import predictions
 from tagger.inference.selection import sigmoid
 from tagger.training import cost, export, pretrained
-from tests.helpers import error_line, run_script, write_csv, write_pair
+from tests.helpers import error_line, make_predictor, run_script, write_csv, write_pair
 
 SIZE = 28
 OLD = 40  # tags of the public model
@@ -97,9 +97,8 @@ def convert(source: Path, records: Path, folder: Path, *more: object) -> int:
 
 def probabilities(folder: Path, weights: str, image: Path) -> dict[str, float]:
     """What wdv3_pytorch.py computes for one image, by tag."""
-    config = read_config(folder / "config.json")
     names = read_vocabulary(folder / "selected_tags.csv").names
-    ((_, logits),) = predictions([image], Predictor(folder / weights, config, "cpu", "float32"), None, b"", 1)
+    ((_, logits),) = predictions([image], make_predictor(folder / weights), None, b"")
     assert not isinstance(logits, UserError)
     return dict(zip(names, sigmoid(logits), strict=True))
 
@@ -180,7 +179,10 @@ def test_a_repository_comes_from_the_hubs_cache(
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no .safetensors or .pth; name one file of weights"),
-        (lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"), "1 tags, but config.json"),
+        (
+            lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"),
+            "1 tags, but the model has 40",
+        ),
         (
             lambda folder: safetensors.torch.save_file({"x": torch.zeros(1)}, folder / "model.safetensors"),
             "does not fit eva02_tiny_patch14_336",
@@ -293,7 +295,7 @@ def test_wdtagger_loads_what_is_exported(
     config["pretrained_cfg"]["num_classes"] = len(vocabulary)
     torch.manual_seed(2)
     model = models.build(config).eval()
-    export.write_folder(exported, model.state_dict(), config, vocabulary)
+    export.write_folder(exported, model, model.state_dict(), config, vocabulary)
     # wdtagger asks the hub by name; a cache of the hub's layout answers.
     repository = tmp_path / "hub" / "models--somebody--tagger"
     shutil.copytree(exported, repository / "snapshots" / "1")

@@ -205,15 +205,15 @@ def test_a_run_is_not_begun_over_another(records: Path, undisturbed: Path, capfd
 
 def test_a_damaged_state_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for step in (1, 2, 3):
-        checkpoints.save(tmp_path, step, {"step": step})
+        checkpoints.save_state(tmp_path, step, {"step": step})
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["resume_00000002.pt", "resume_00000003.pt"]
-    assert checkpoints.newest(tmp_path) == {"step": 3}
+    assert checkpoints.newest_state(tmp_path, hint="") == {"step": 3}
     (tmp_path / "resume_00000003.pt").write_bytes((tmp_path / "resume_00000003.pt").read_bytes()[:100])
-    assert checkpoints.newest(tmp_path) == {"step": 2}
+    assert checkpoints.newest_state(tmp_path, hint="") == {"step": 2}
     assert "resume_00000003.pt: damaged" in capsys.readouterr().err
     (tmp_path / "resume_00000002.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="--overwrite"):
-        checkpoints.newest(tmp_path)
+    with pytest.raises(UserError, match=r"no resume_\*\.pt can be read; begin again"):
+        checkpoints.newest_state(tmp_path, hint="begin again")
 
 
 def test_only_the_newest_checkpoints_are_kept(records: Path, tmp_path: Path) -> None:

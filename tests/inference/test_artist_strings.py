@@ -1,0 +1,41 @@
+"""artist_strings.py: the syntax of each prompt, and its weights.
+
+python -m pytest tests/inference/test_artist_strings.py
+"""
+
+import pytest
+
+from tagger.inference.artist_strings import ArtistSettings, artist_string, weight
+
+ARTISTS = {"wlop": 0.7, "name_of_artist": 0.95, "ke-ta_(artist)": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("syntax", "expected"),
+    [
+        ("nai", "1.45::artist:name of artist::, 1.20::artist:wlop::, 1.00::artist:ke-ta (artist)::"),
+        ("sdxl", "(name of artist:1.45), (wlop:1.20), (ke-ta \\(artist\\):1.00)"),
+        ("booru", "name_of_artist, wlop, ke-ta_(artist)"),
+    ],
+)
+def test_the_syntax_of_each_prompt(syntax: str, expected: str) -> None:
+    assert artist_string(ARTISTS, ArtistSettings(syntax)) == expected
+    assert artist_string(ARTISTS, ArtistSettings(syntax, top=1)) == expected.split(", ")[0]
+    assert artist_string({}, ArtistSettings(syntax)) == ""
+
+
+def test_without_a_syntax_nothing_is_said() -> None:
+    assert artist_string(ARTISTS, ArtistSettings()) is None
+
+
+def test_emoticons_keep_their_underscores_and_backslashes_are_escaped() -> None:
+    assert artist_string({"o_o": 0.5}, ArtistSettings("nai")) == "1.00::artist:o_o::"
+    assert artist_string({"a\\b": 0.5}, ArtistSettings("sdxl")) == "(a\\\\b:1.00)"
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [(0, "0.50"), (0.5, "1.00"), (1, "1.50"), (0.625, "1.13"), (0.875, "1.38"), (0.1249, "0.62")],
+)
+def test_weights_round_halves_up(probability: float, expected: str) -> None:
+    assert weight(probability) == expected

@@ -1,0 +1,214 @@
+"""The order of images, their augmentation and how processes share them, against what the README promises.
+
+python -m pytest tests/training/test_data.py
+"""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from tagger import images
+from tagger.files import UserError
+from tagger.formats.records import RecordFile, RecordFiles
+from tagger.training.data import EpochBatches, TaggedImages, collate, decode, make_loader, mixup, seed_step
+from tests.conftest import STORED_SIZE
+
+TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
+
+
+# --- which image comes when ---
+
+
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 2**32), st.integers(0, 100))
+def test_the_order_depends_on_seed_and_epoch_alone(length: int, batch_size: int, seed: int, epoch: int) -> None:
+    batches, again = (EpochBatches(length, batch_size, shuffle=True, seed=seed) for _ in range(2))
+    again.epoch = epoch + 1
+    list(again)  # having played another epoch changes nothing
+    batches.epoch = again.epoch = epoch
+    order = list(batches)
+    assert order == list(again) and len(order) == len(batches)
+    assert sorted(number for batch in order for _, number in batch) == list(range(length))
+    assert all(len(batch) == batch_size for batch in order[:-1]) and {e for batch in order for e, _ in batch} <= {epoch}
+
+
+def test_another_seed_or_epoch_is_another_order() -> None:
+    def order(seed: int, epoch: int) -> list[list[tuple[int, int]]]:
+        batches = EpochBatches(50, 50, shuffle=True, seed=seed)
+        batches.epoch = epoch
+        return [[(0, number) for _, number in batch] for batch in batches]
+
+    assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (1, 2)}) == 4
+
+
+def test_without_shuffling_the_records_come_in_their_order() -> None:
+    assert list(EpochBatches(5, 2, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+
+
+@given(
+    length=st.integers(1, 60),
+    batch_size=st.integers(1, 8),
+    accumulation=st.integers(1, 3),
+    world_size=st.integers(1, 4),
+    shuffle=st.booleans(),
+)
+def test_every_image_comes_once_and_processes_share_each_step(
+    length: int, batch_size: int, accumulation: int, world_size: int, shuffle: bool
+) -> None:
+    everyone = [
+        EpochBatches(length, batch_size, shuffle=shuffle, accumulation=accumulation, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    seen = [list(batches) for batches in everyone]
+    numbers = sorted(number for batches in seen for batch in batches for _, number in batch)
+    left_out = length % world_size if shuffle else 0
+    assert len(numbers) == len(set(numbers)) == length - left_out
+    assert [len(batches) for batches in everyone] == [len(batches) for batches in seen]
+    if shuffle:
+        assert len({len(batches) for batches in seen}) == 1
+        # One process with all of it per batch sees in each step what they see together.
+        alone = EpochBatches(length, batch_size * accumulation * world_size, shuffle=True)
+        for step, together in enumerate(alone):
+            if step < everyone[0].steps and len(together) % world_size == 0:
+                size = [batches.images_of(step) for batches in everyone]
+                assert sum(size) == len(together)
+    for batches, given_out in zip(everyone, seen, strict=True):
+        batches.first_step = batches.steps // 2
+        rest = list(batches)
+        assert rest == given_out[len(given_out) - len(rest) :]
+        assert sum(map(len, rest)) == sum(batches.images_of(step) for step in range(batches.first_step, batches.steps))
+
+
+# --- what is made of it ---
+
+
+def opened(records: Path, **options: Any) -> TaggedImages:
+    return TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "RGB", **options)
+
+
+def pixels_of(dataset: TaggedImages, epoch: int, number: int) -> np.ndarray:
+    sample = dataset[epoch, number]
+    assert not isinstance(sample, UserError)
+    return sample[0].numpy()
+
+
+def decoded(records: Path, number: int) -> Image.Image:
+    return Image.open(BytesIO(RecordFile(records / TRAIN)[number].image))
+
+
+def test_unaugmented_images_are_the_stored_ones(records: Path) -> None:
+    for number in (0, 5):
+        sample = opened(records)[1, number]
+        assert not isinstance(sample, UserError)
+        assert np.array_equal(sample[0], np.asarray(decoded(records, number)))
+        assert sample[1] == list(RecordFile(records / TRAIN)[number].labels)
+
+
+def test_channel_order_is_the_configs(records: Path) -> None:
+    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "BGR")
+    assert np.array_equal(pixels_of(opened(records), 1, 0)[..., ::-1], pixels_of(in_bgr, 1, 0))
+
+
+def test_hflip_mirrors(records: Path) -> None:
+    plain, mirrored = np.asarray(decoded(records, 0)), np.asarray(ImageOps.mirror(decoded(records, 0)))
+    assert np.array_equal(pixels_of(opened(records, hflip=1.0), 1, 0), mirrored)
+    sometimes = [pixels_of(opened(records, hflip=0.5), epoch, 0) for epoch in range(40)]
+    assert all(np.array_equal(pixels, plain) or np.array_equal(pixels, mirrored) for pixels in sometimes)
+    assert 8 < sum(np.array_equal(pixels, plain) for pixels in sometimes) < 32
+
+
+def test_crops_differ_by_epoch_and_seed_and_come_again(records: Path) -> None:
+    cropped = [pixels_of(opened(records, crop_min=0.5, seed=seed), epoch, 0) for seed in (0, 1) for epoch in (1, 2)]
+    assert len({pixels.tobytes() for pixels in cropped}) == 4
+    assert all(pixels.shape == (STORED_SIZE, STORED_SIZE, 3) for pixels in cropped)
+    assert np.array_equal(cropped[3], pixels_of(opened(records, crop_min=0.5, seed=1), 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGBA", {}),
+        ("JPEG", "RGB", {"exif": True}),
+    ],
+)
+def test_decoding_is_that_of_images(kind: str, mode: str, options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.fromarray(noise).convert(mode).save(out, kind, **({"exif": exif} if options else {}))
+    assert np.array_equal(decode(out.getvalue()).numpy(), np.asarray(images.open_image(out.getvalue())))
+    with pytest.raises(UserError):
+        decode(out.getvalue()[:200])
+
+
+def test_a_cutout_hides_its_share(records: Any) -> None:
+    train = RecordFile(records / "record_shards_train" / "aibooru_train.tfrecord")
+    plain = TaggedImages(train, 56, "RGB")
+    cut = TaggedImages(train, 56, "RGB", cutout=0.25)
+
+    def pixels_of(dataset: TaggedImages, epoch: int) -> np.ndarray:
+        sample = dataset[epoch, 0]
+        assert not isinstance(sample, UserError)
+        return sample[0].numpy()
+
+    before, after, again = pixels_of(plain, 1), pixels_of(cut, 1), pixels_of(cut, 1)
+    hole = (after == 128).all(-1) & (before != 128).any(-1)
+    assert abs(hole.sum() - 28 * 28) < 28
+    assert (before[~hole] == after[~hole]).all() and (after == again).all()
+    assert (after != pixels_of(cut, 2)).any()
+
+
+def test_mixup_blends_images_and_targets_alike() -> None:
+    pixels, targets = torch.rand(4, 3, 2, 2), torch.eye(4)
+    same, _ = mixup(pixels, targets, 0.0, np.random.default_rng(0))
+    assert same is pixels
+    mixed, blended = mixup(pixels, targets, 0.4, np.random.default_rng(0))
+    share = blended[0, 0].item()
+    assert 0 < share < 1
+    torch.testing.assert_close(blended[0], torch.tensor([share, 0, 0, 1 - share]))
+    torch.testing.assert_close(mixed[1], share * pixels[1] + (1 - share) * pixels[2])
+
+
+def test_chance_is_a_function_of_seed_step_and_process() -> None:
+    def drawn(seed: int, step: int, rank: int) -> tuple[float, float]:
+        random = seed_step(seed, step, rank)
+        return random.random(), torch.rand(()).item()
+
+    assert drawn(1, 2, 3) == drawn(1, 2, 3)
+    assert len({value for key in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4)) for value in drawn(*key)}) == 8
+
+
+# --- batches ---
+
+
+def test_labels_stay_sparse_until_the_device() -> None:
+    pixels = torch.zeros(2, 2, 3, dtype=torch.uint8)
+    batch = collate([(pixels, [3]), (pixels, []), (pixels, [0, 99_999])])
+    assert not isinstance(batch, UserError)
+    stacked, rows, columns = batch
+    assert stacked.shape == (3, 2, 2, 3)
+    assert (rows.tolist(), columns.tolist()) == ([0, 2, 2], [3, 0, 99_999])
+
+
+def batches_of(records: Path, num_workers: int) -> list[Any]:
+    batches = EpochBatches(18, 8, shuffle=True, seed=5)
+    batches.epoch = 3
+    augmented = opened(records, hflip=0.5, crop_min=0.5, seed=5)
+    return list(make_loader(augmented, batches, num_workers, torch.device("cpu")))
+
+
+def test_worker_processes_give_the_same_batches(records: Path) -> None:
+    alone, with_workers = batches_of(records, 0), batches_of(records, 2)
+    assert len(alone) == 3
+    for ours, theirs in zip(alone, with_workers, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
