@@ -157,6 +157,8 @@ class Crawl:
             while rows and room > 0:
                 row = rows.popleft()
                 post = self._wanted(row)
+                if post is not None and any(other and other.md5 == post.md5 for _, other in chunk):
+                    post = None  # two threads would write to one file
                 chunk.append((self.page_number if self.is_ordered else row["id"], post))
                 room -= post is not None
             self._begin(chunk)

@@ -199,10 +199,3 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pytest.raises(UnusableOutput, match="another run is at work"),
     ):
         Catalog(tmp_path / "catalog.sqlite", tmp_path)
-
-
-def test_unusable_pairs_are_told_apart(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a.png", ["general"])
-    scanned, missing = pairs.scan_pairs(tmp_path, [("a.png", "a.txt"), ("gone.png", "a.txt")])
-    assert scanned == Scanned(hashlib.sha256((tmp_path / "a.png").read_bytes()).digest(), "general", 0)
-    assert missing == "No such file or directory; replace or remove it"
