@@ -11,8 +11,8 @@ import io
 import os
 import re
 import sys
-from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 import time
+from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar

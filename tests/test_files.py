@@ -173,8 +173,9 @@ def test_waiting_for_another_run(
 def test_runs_that_take_turns_wait_without_a_word(
     tmp_path: Path, holder: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="is at work here; wait"), files.locked(
-        tmp_path / files.LOCK_NAME, "wait", patience=0.05
+    with (
+        pytest.raises(UserError, match="is at work here; wait"),
+        files.locked(tmp_path / files.LOCK_NAME, "wait", patience=0.05),
     ):
         pass
     assert holder.stdin
@@ -200,8 +201,7 @@ def test_no_output_replaces_a_file_of_the_toolkit(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["report.html", "tags.json", "pictures/README.md", "model.onnx", "captions.txt", "examples/pictures/1.txt"],
+    "name", ["report.html", "tags.json", "pictures/README.md", "model.onnx", "captions.txt", "examples/pictures/1.txt"]
 )
 def test_outputs_beside_the_toolkit_are_no_files_of_it(name: str) -> None:
     files.check_output(ROOT / name, hint="")

@@ -51,9 +51,7 @@ def default_thresholds() -> dict[str, float]:
     return {key: threshold.default for key, threshold in THRESHOLDS.items()}
 
 
-def read_thresholds(
-    path: Path | str, warn: Callable[[str], None], hint: str = "check the path"
-) -> dict[str, float]:
+def read_thresholds(path: Path | str, warn: Callable[[str], None], hint: str = "check the path") -> dict[str, float]:
     """The five thresholds of a threshold.json; a key that it lacks has its default.
 
     Args:
@@ -73,13 +71,15 @@ def read_thresholds(
     return default_thresholds() | {key: given[key] for key in THRESHOLDS if key in given}
 
 
-def read_tag_thresholds(path: Path, vocabulary: Vocabulary) -> list[float]:
+def read_tag_thresholds(path: Path, vocabulary: Vocabulary, hint: str = "name another file") -> list[float]:
     """A threshold for each of C tags, from the columns `name` and `threshold` of a trainer's tag_metrics.csv.
+
+    Args:
+        hint: ends an error.
 
     Raises:
         UserError: missing file, a tag that it lacks, or a value that is no number in 0..1.
     """
-    hint = "use the tag_metrics.csv that train_pytorch.py wrote beside the checkpoint"
     header, rows = read_csv(path, hint, ("name", "threshold"))
     name_at, threshold_at = header.index("name"), header.index("threshold")
     found: dict[str, float] = {}

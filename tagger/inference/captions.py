@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tagger.cli import counted
 from tagger.files import LOCK_NAME, Busy, UserError, check_writable, is_toolkit_file, locked, read_text, write_text
 from tagger.formats.pairs import IMAGE_SUFFIXES, caption_path
 from tagger.formats.tag_lists import TagReader, parse_tags, spell
@@ -182,7 +183,9 @@ def appended(existing_text: str, caption: str, reader: TagReader) -> str:
     # Somebody's text may end in a comma or a line end, which would otherwise give an empty tag.
     beginning = existing_text.rstrip().rstrip(",，、")
     joined = beginning + SEPARATOR + SEPARATOR.join(new)
-    if parse_tags(joined)[: len(standing)] != standing:  # a semicolon separates at the end of a line, not before a comma
+    if (
+        parse_tags(joined)[: len(standing)] != standing
+    ):  # a semicolon separates at the end of a line, not before a comma
         joined = beginning + "\n" + SEPARATOR.join(new)
     return joined
 
@@ -206,8 +209,8 @@ def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str 
     return caption if existing == "overwrite" else None
 
 
-def write_caption(path: Path, caption: str, existing: str, reader: TagReader) -> bool:
-    """Write a caption, whole or not at all; whether anything changed. See `new_text` for the arguments.
+def write_caption(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+    """Write a caption's txt, whole or not at all; what it holds now, None where it stays. See `new_text`.
 
     Raises:
         UserError: this txt cannot be read or written; others may.
@@ -223,4 +226,35 @@ def write_caption(path: Path, caption: str, existing: str, reader: TagReader) ->
         if error.errno in FULL:
             raise
         raise UserError(f"{path}: {error.strerror}; the image is left without this caption") from None
-    return text is not None
+    return text
+
+
+class CaptionFiles:
+    """The captions of a run, which are written, or in a dry run only worked out.
+
+    Args:
+        existing: one of EXISTING.
+        reader: of the vocabulary.
+
+    Attributes:
+        count: txt files that were, or would be, written.
+    """
+
+    def __init__(self, existing: str, reader: TagReader, dry_run: bool) -> None:
+        self.existing, self.reader, self.dry_run = existing, reader, dry_run
+        self.count = 0
+
+    def put(self, image: Path, caption: str) -> str | None:
+        """What an image's txt holds now, or would hold; None where it stays as it was.
+
+        Raises:
+            UserError, Busy, OSError: see write_caption.
+        """
+        work = new_text if self.dry_run else write_caption
+        text = work(caption_path(image), caption, self.existing, self.reader)
+        self.count += text is not None
+        return text
+
+    def summary(self) -> str:
+        """How many."""
+        return f"{counted(self.count, 'caption')} {'would be ' if self.dry_run else ''}written"

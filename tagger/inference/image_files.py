@@ -1,6 +1,6 @@
 """Which files are to be tagged: those that are named, those in folders, and what of a folder cannot be read.
 
-    python -c "from tagger.inference.image_files import find; print(find(['pictures']))"
+python -c "from tagger.inference.image_files import find; print(find(['pictures']))"
 """
 
 import os

@@ -84,7 +84,7 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
             with torch.inference_mode():
                 expected = model(pixels[:count]).numpy()
             if not np.isfinite(expected).all():
-                raise UserError(f"{path}: not written, for the model's answers are no numbers (NaN); name another model")
+                raise UserError(f"{path}: the model's answers are no numbers (NaN or infinity); name another model")
             (given,) = session.run(None, {session.get_inputs()[0].name: pixels[:count].numpy()})
             worst = max(worst, float(np.abs(given - expected).max()))
         del session  # Windows does not rename a file that is open
