@@ -142,3 +142,16 @@ def test_captions(checkpoint: Path, pairs: Path, time: int, existing: str) -> No
     assert len(captions) == 40 and all(captions.values())
     if existing == "append":
         assert all(text.startswith("general,long hair,tag") for text in captions.values())
+
+
+@AGAIN
+@pytest.mark.parametrize("other", ["overwrite", "replace_blanks"])
+def test_captions_beside_another_script_that_changes_them(checkpoint: Path, pairs: Path, time: int, other: str) -> None:
+    model = ("--model_path", checkpoint, "--device", "cpu", "--gen_threshold", 0.1)
+    command = ("wdv3_pytorch.py", "--image_file", pairs, *model, "--write_captions", "--existing")
+    others = {"overwrite": (*command, "overwrite"), "replace_blanks": ("replace_blanks.py", "--dataset-folder", pairs)}
+    check(both((*command, "append"), others[other], cwd=pairs.parent))
+    captions = [path.read_text() for path in pairs.glob("*.txt")]
+    assert len(captions) == 40 and all(captions)
+    if other == "replace_blanks":
+        assert all(text.startswith(("general,long_hair,tag", "general,long hair,tag")) for text in captions)

@@ -138,7 +138,7 @@ class Predictor:
                 logits = module(normalise(batch.to(device), self.config)).float().cpu().numpy()
         except torch.OutOfMemoryError:
             raise UserError(
-                f"a batch of {len(pixels)} images: more than the memory of {device} holds; {self.hints.memory}"
+                f"a batch of {counted(len(pixels), 'image')}: more than the memory of {device} holds; {self.hints.memory}"
             ) from None
         rows = [array("f", row.tobytes()) for row in logits]
         if not all(map(is_finite, rows)):
@@ -283,4 +283,4 @@ def pooled(results: Iterable[Result]) -> Iterator[Result]:
         total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
         count += 1
     if count:
-        yield Path(f"{count} images together"), array("f", (x / count for x in total))
+        yield Path(f"{count} image{'s' if count > 1 else ''} together"), array("f", (x / count for x in total))
