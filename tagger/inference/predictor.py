@@ -137,8 +137,9 @@ class Predictor:
             with torch.inference_mode(), autocast:
                 logits = module(normalise(batch.to(device), self.config)).float().cpu().numpy()
         except torch.OutOfMemoryError:
+            batch_size = counted(len(pixels), "image")
             raise UserError(
-                f"a batch of {counted(len(pixels), 'image')}: more than the memory of {device} holds; {self.hints.memory}"
+                f"a batch of {batch_size}: more than the memory of {device} holds; {self.hints.memory}"
             ) from None
         rows = [array("f", row.tobytes()) for row in logits]
         if not all(map(is_finite, rows)):
