@@ -14,35 +14,66 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 import argparse
 import contextlib
+import functools
+import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tagger.device import DEVICES
-from tagger.files import UserError, replacing
+from tagger.files import Busy, UserError, check_output, replacing
 from tagger.formats.checkpoint import ModelFiles, check_vocabulary, fetch, locate, read_config
-from tagger.formats.tag_lists import danbooru_spelling, parse_tags
-from tagger.formats.thresholds import THRESHOLDS, read_tag_thresholds, read_thresholds
+from tagger.formats.pairs import caption_path
+from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
+from tagger.formats.thresholds import (
+    TAG_METRICS_FILE,
+    THRESHOLDS,
+    THRESHOLDS_FILE,
+    default_thresholds,
+    read_tag_thresholds,
+    read_thresholds,
+)
 from tagger.formats.vocabulary import ARTIST, Vocabulary, read_vocabulary
+from tagger.inference import image_files
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings
 from tagger.inference.cache import PredictionCache, default_path, fingerprint
-from tagger.inference.captions import EXISTING, ORDERS, Style, caption_path, write_caption
+from tagger.inference.captions import (
+    EXISTING,
+    ORDERS,
+    CaptionFiles,
+    Style,
+    in_writable_folders,
+    owners_of_captions,
+    without_captions,
+)
 from tagger.inference.distributed import process_group, split
-from tagger.inference.output import FORMATS, make_answer
+from tagger.inference.output import FORMATS, Answer, is_answers, make_answer
 from tagger.inference.predictor import PRECISIONS, Hints, Predictor, PredictorSettings, Result, pooled, predictions
 from tagger.inference.selection import SelectionRule, select, sigmoid
+from tagger.inference.settings import (
+    CaptionSettings,
+    ImageSettings,
+    ModelSettings,
+    OutputSettings,
+    Settings,
+    ThresholdSettings,
+)
 
 if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
     import torch
 
     from tagger.inference import report
 
-# What is taken from a folder; a file that is named may be called anything.
-FOLDER_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+SHIPPED_THRESHOLDS = Path(__file__).with_name(THRESHOLDS_FILE)
 SHORT_FLAGS = {"general_threshold": "gen_threshold", "character_threshold": "char_threshold"}  # others are their keys
-HINTS = Hints(device="pass --device cpu", memory="halve --batch_size", path="check --image_file")
+HINTS = Hints(
+    device="pass --device cpu",
+    memory="halve --batch_size",
+    path="check --image_file",
+    weights="name another checkpoint with --model_path",
+)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,8 +107,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     thresholds.add_argument(
         "--threshold_json",
         type=Path,
-        default=Path("threshold.json"),
-        help="(default: ./%(default)s; where missing: 0.35, and 0.75 for characters and artists)",
+        help=f"(default: ./{THRESHOLDS_FILE}; where missing, the one beside the weights; where missing too, 0.35, and "
+        "0.75 for characters and artists)",
     )
     for key in THRESHOLDS:
         flag = f"--{SHORT_FLAGS.get(key, key)}"
@@ -93,17 +124,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--output_format", choices=FORMATS, default="text", help="json: a list of objects; jsonl: an object a line"
+        "--output_format",
+        choices=FORMATS,
+        help="json: a list of objects; jsonl: an object a line (default: text; with --report alone nothing is printed)",
     )
-    output.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
-    output.add_argument("--report", type=Path, metavar="HTML", help="a page with all pictures, their tags, and sliders")
-    output.add_argument("--export_onnx", type=Path, metavar="FILE", help="write the model as WD repositories ship it")
+    output.add_argument("--output", type=cli.file_path, metavar="FILE", help="instead of stdout")
+    output.add_argument(
+        "--report", type=cli.file_path, metavar="HTML", help="a page with all pictures, their tags, and sliders"
+    )
+    output.add_argument(
+        "--export_onnx", type=cli.file_path, metavar="FILE", help="write the model as WD repositories ship it"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what stands at these three, whatever it is")
     captions = parser.add_argument_group("captions", "--write_captions writes a txt with the caption beside each image")
     captions.add_argument("--write_captions", action="store_true")
     captions.add_argument("--existing", choices=EXISTING, default="skip", help="what to do with a txt that is there")
     captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
-    captions.add_argument("--exclude_tags", type=names, default=(), metavar="A,B", help="leave these out")
-    captions.add_argument("--always_first", type=names, default=(), metavar="A,B", help="put these first")
+    captions.add_argument("--exclude_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out")
+    captions.add_argument("--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first")
     captions.add_argument(
         "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists"
     )
@@ -133,99 +171,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def names(text: str) -> tuple[str, ...]:
-    """An argparse type: tags separated by commas, in Danbooru's spelling or with blanks."""
-    return tuple(danbooru_spelling(tag) for tag in parse_tags(text))
-
-
 # --- settings -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """Which images: files and folders, and whether their folders count too."""
-
-    paths: tuple[Path, ...]
-    recursive: bool
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Which tagger: a file or folder, or a repository of the hub; the other two win over what lies beside it."""
-
-    path: Path | None
-    repository: str | None
-    config: Path | None
-    tags_csv: Path | None
-
-
-@dataclass(frozen=True)
-class ThresholdSettings:
-    """Where the thresholds come from.
-
-    Attributes:
-        file: a threshold.json.
-        given: keys of the file with the values that win over it.
-        by_mcut, per_tag: see SelectionRule; per_tag is read from the checkpoint's folder.
-    """
-
-    file: Path
-    given: Mapping[str, float]
-    by_mcut: bool
-    per_tag: bool
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """Where answers go.
-
-    Attributes:
-        format: a key of FORMATS.
-        file: None for stdout.
-        report, onnx: further files to write, or None.
-    """
-
-    format: str
-    file: Path | None
-    report: Path | None
-    onnx: Path | None
-
-
-@dataclass(frozen=True)
-class CaptionSettings:
-    """How captions look, and whether they are written beside the images.
-
-    Attributes:
-        style: also of the caption and the tags that are printed.
-        write: whether a txt is asked for.
-        existing: one of EXISTING.
-        dry_run: print what would be written instead.
-    """
-
-    style: Style
-    write: bool
-    existing: str
-    dry_run: bool
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a run is asked for, by whom it concerns.
-
-    Attributes:
-        pool: one answer for all images.
-        use_cache: take and keep logits.
-    """
-
-    images: ImageSettings
-    model: ModelSettings
-    predictor: PredictorSettings
-    thresholds: ThresholdSettings
-    output: OutputSettings
-    captions: CaptionSettings
-    artists: ArtistSettings
-    pool: bool
-    use_cache: bool
 
 
 def make_settings(arguments: argparse.Namespace) -> Settings:
@@ -233,11 +179,15 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
     given = {key: getattr(arguments, key) for key in THRESHOLDS if getattr(arguments, key) is not None}
     style = Style(
         order=arguments.tag_order,
-        exclude=arguments.exclude_tags,
-        first=arguments.always_first,
+        exclude=tuple(arguments.exclude_tags),
+        first=tuple(arguments.always_first),
         spaces=arguments.underscores == "space",
         escape=arguments.escape_parentheses,
     )
+    captions = CaptionSettings(
+        style, write=arguments.write_captions, existing=arguments.existing, dry_run=arguments.dry_run
+    )
+    only_report = arguments.report and not arguments.output_format
     return Settings(
         images=ImageSettings(tuple(arguments.image_file), arguments.recursive),
         model=ModelSettings(arguments.model_path, arguments.model_repo, arguments.config_path, arguments.tags_csv),
@@ -245,10 +195,15 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         thresholds=ThresholdSettings(
             arguments.threshold_json, given, by_mcut=arguments.mcut, per_tag=arguments.thresholds == "per_tag"
         ),
-        output=OutputSettings(arguments.output_format, arguments.output, arguments.report, arguments.export_onnx),
-        captions=CaptionSettings(
-            style, write=arguments.write_captions, existing=arguments.existing, dry_run=arguments.dry_run
+        output=OutputSettings(
+            format=arguments.output_format or "text",
+            file=arguments.output,
+            prints=bool(arguments.output) or not (captions.writes or only_report),
+            report=arguments.report,
+            onnx=arguments.export_onnx,
+            overwrite=arguments.overwrite,
         ),
+        captions=captions,
         artists=ArtistSettings(arguments.artist_string, arguments.top_artists),
         pool=arguments.pool,
         use_cache=not arguments.no_cache,
@@ -297,16 +252,66 @@ def open_tagger(settings: ModelSettings) -> Tagger:
     return Tagger(files, config, vocabulary)
 
 
-def make_rule(thresholds: Mapping[str, float], settings: ThresholdSettings, tagger: Tagger) -> SelectionRule:
+def make_rule(settings: ThresholdSettings, tagger: Tagger) -> SelectionRule:
     """What tags must pass.
 
     Raises:
-        UserError: thresholds per tag are asked for, and there are none beside the weights.
+        UserError: a threshold.json is missing or unusable; or thresholds per tag are asked for, and there are none
+            beside the weights.
     """
+    thresholds = {**base_thresholds(settings, tagger.files.weights.with_name(THRESHOLDS_FILE)), **settings.given}
     per_tag = None
     if settings.per_tag:
-        per_tag = read_tag_thresholds(tagger.files.weights.with_name("tag_metrics.csv"), tagger.vocabulary)
+        path = tagger.files.weights.with_name(TAG_METRICS_FILE)
+        per_tag = read_tag_thresholds(path, tagger.vocabulary, f"use the {path.name} that train_pytorch.py wrote there")
     return SelectionRule(thresholds, settings.by_mcut, per_tag)
+
+
+def base_thresholds(settings: ThresholdSettings, fitted: Path) -> dict[str, float]:
+    """The thresholds that flags win over. The first of these that is there has them:
+
+    1. the file that was named,
+    2. ./threshold.json, which people edit,
+    3. `fitted`, the checkpoint's own,
+    4. the built-in ones.
+
+    Where a checkpoint's are passed over for a file that nobody has edited yet, or taken without being asked for, a line
+    on stderr says so.
+    """
+    if settings.file:
+        return read_thresholds(settings.file, cli.warn, "check --threshold_json")
+    no_matter = settings.by_mcut or settings.per_tag or settings.given.keys() == THRESHOLDS.keys()
+    local = Path(THRESHOLDS_FILE)
+    if local.exists():
+        thresholds = read_thresholds(local, cli.warn)
+        if fitted.exists() and is_shipped(thresholds) and not no_matter:
+            with contextlib.suppress(UserError):  # what is wrong with a file that is not used is no matter
+                offered = read_thresholds(fitted, lambda message: None)
+                if offered != thresholds:
+                    cli.warn(
+                        f"{local} is as it was shipped; the checkpoint has its own thresholds ({in_words(offered)}), "
+                        f"which --threshold_json {fitted} takes"
+                    )
+        return thresholds
+    if fitted.exists():
+        thresholds = read_thresholds(fitted, cli.warn)
+        if not no_matter:
+            held = in_words(thresholds)
+            cli.warn(f"no ./{local}: the checkpoint's thresholds hold ({held}), as with --threshold_json {fitted}")
+        return thresholds
+    return default_thresholds()
+
+
+def is_shipped(thresholds: Mapping[str, float]) -> bool:
+    """Whether thresholds are those of the file beside this script."""
+    with contextlib.suppress(UserError):
+        return thresholds == read_thresholds(SHIPPED_THRESHOLDS, lambda message: None)
+    return False
+
+
+def in_words(thresholds: Mapping[str, float]) -> str:
+    """Thresholds in a line: `general 0.35, character 0.75, …`."""
+    return ", ".join(f"{key.removesuffix('_threshold')} {value:.2f}" for key, value in thresholds.items())
 
 
 def export(path: Path, tagger: Tagger) -> None:
@@ -319,58 +324,87 @@ def export(path: Path, tagger: Tagger) -> None:
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
-def choose_images(images: ImageSettings, captions: CaptionSettings) -> tuple[list[Path], bool]:
-    """The images to tag; and whether some were left out because they share a txt with another.
+def find_images(settings: ImageSettings) -> image_files.Found:
+    """All images that are named or in folders.
 
     Raises:
-        UserError: see `find_images`.
+        UserError: see image_files.find.
     """
-    found = find_images(images)
-    if not captions.write:
-        return found, False
-    chosen = without_shared(found)
-    shares_txt = len(chosen) < len(found)
-    return without_captions(chosen) if captions.existing == "skip" else chosen, shares_txt
+    return image_files.find(
+        settings.paths,
+        settings.recursive,
+        path_hint="check --image_file",
+        folder_hint="name another folder, or pass --recursive",
+    )
 
 
-def find_images(settings: ImageSettings) -> list[Path]:
-    """Images by name, and those in folders, sorted.
+def choose_images(found: image_files.Found, captions: CaptionSettings) -> tuple[list[Path], int]:
+    """The images to tag, and how many files and folders were left out, each with a word.
 
     Raises:
-        UserError: a path that is not there, or no image in any folder.
+        Busy: another script is at work where captions are to be written.
     """
-    found: list[Path] = []
-    for path in settings.paths:
-        if path.is_dir():
-            inside = path.rglob("*") if settings.recursive else path.iterdir()
-            # A dot in front is a file that a program is still writing, or one that macOS left behind.
-            found += sorted(
-                each for each in inside if each.suffix.lower() in FOLDER_SUFFIXES and not each.name.startswith(".")
-            )
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such file; check --image_file")
-    if not found:
-        raise UserError(f"{settings.paths[0]}: no images in it; name another folder, or pass --recursive")
-    return list(dict.fromkeys(found))
+    chosen, errors, passed = found.images, list(found.unreadable), 0
+    if captions.write:
+        chosen, refused = owners_of_captions(chosen)
+        errors += refused
+        if captions.existing == "skip":  # before the model is asked, which is what takes time
+            needed = without_captions(chosen)
+            chosen, passed = needed, len(chosen) - len(needed)
+    if captions.writes:
+        chosen, refused = in_writable_folders(chosen)
+        errors += refused
+    for error in errors:
+        cli.warn(f"error: {error}")
+    if found.others:
+        cli.warn(f"left out: {found.others_text()}: pictures in formats that are not read here; {image_files.ADVICE}")
+    if passed:
+        images = cli.counted(passed, "image")
+        cli.warn(f"passed over: {images} with a txt; --existing overwrite or append changes that")
+    return chosen, len(errors) + found.others.total()
 
 
-def without_shared(paths: Sequence[Path]) -> list[Path]:
-    """The images that have a txt of their own: of a.jpg and a.png only the first would keep its caption."""
-    owners: dict[Path, Path] = {}
-    for path in paths:
-        if (owner := owners.setdefault(caption_path(path), path)) != path:
-            cli.warn(f"error: {path}: has the same txt as {owner.name}; rename one of them")
-    return list(owners.values())
+# --- outputs --------------------------------------------------------------------------------------------------------
 
 
-def without_captions(paths: Sequence[Path]) -> list[Path]:
-    """The images that still need a caption: the others are passed over before the model is asked."""
-    left = [path for path in paths if not caption_path(path).exists()]
-    if len(left) < len(paths):
-        cli.warn(f"{len(paths) - len(left)} images have a txt already; --existing overwrite or append changes that")
-    return left
+def outputs(settings: OutputSettings, images: int) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
+    """The files to write: flag, path, and whether a file that stands there looks like one of this script's."""
+    if settings.file:
+        yield "--output", settings.file, is_answers
+    if settings.report:
+        from tagger.inference import report  # late: it imports Pillow
+
+        for number, page in enumerate(report.page_paths(settings.report, images), start=1):
+            yield "--report", page, functools.partial(report.is_report, number=number)
+    if settings.onnx:
+        from tagger.inference import onnx_export  # late: it imports torch
+
+        yield "--export_onnx", settings.onnx, onnx_export.is_export
+
+
+def check_outputs(settings: Settings, tagger: Tagger, images: Sequence[Path]) -> None:
+    """Refuse, before the first work, outputs that cannot be written, harm somebody's file, or meet each other.
+
+    Raises:
+        UserError: the first of them.
+    """
+    weights = tagger.files.weights
+    beside_weights = [weights.with_name(name) for name in (THRESHOLDS_FILE, TAG_METRICS_FILE)]
+    inputs = [*images, weights, tagger.files.config, tagger.files.tags_csv, *beside_weights, Path(THRESHOLDS_FILE)]
+    inputs += [settings.thresholds.file] if settings.thresholds.file else []
+    captions = images if settings.captions.writes else ()
+    written = {os.path.realpath(caption_path(path)): "a caption" for path in captions}
+    for flag, path, is_ours in outputs(settings.output, len(images)):
+        check_output(
+            path,
+            hint=f"name another file with {flag}",
+            inputs=inputs,
+            is_ours=is_ours,
+            overwrite=settings.output.overwrite,
+            overwrite_hint=f"name another file with {flag}, or pass --overwrite",
+        )
+        if (other := written.setdefault(os.path.realpath(path), flag)) != flag:
+            raise UserError(f"{path}: {flag} and {other} would be one file; name another file with {flag}")
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -389,84 +423,102 @@ class Counts:
 
 
 def write_answers(
-    results: Iterable[Result], tagger: Tagger, rule: SelectionRule, settings: Settings, titles: bool
+    results: Iterable[Result], images: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings
 ) -> Counts:
     """Print the answer of each image, and write its caption and the report where they are asked for.
 
     Args:
-        titles: whether each image's name stands above its answer.
+        images: all of them; several have titles.
     """
-    captions, output = settings.captions, settings.output
-    writes_captions = captions.write and not captions.dry_run
-    counts, written = Counts(), 0
-    entries: list[report.Entry] = []
-    if output.report:
-        from tagger.inference.report import make_entry  # late: it imports Pillow
-    with open_output(output.file) as file:
-        # Who has captions written wants no thousand answers on the screen.
-        writer = None if writes_captions and not output.file else FORMATS[output.format](file, titles)
+    output, rows = settings.output, tagger.vocabulary.index
+    reader = TagReader(rows)
+    style = settings.captions.style.read_by(reader)
+    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    counts = Counts()
+    # The output is complete before the report, whose pictures are decoded once more.
+    with open_report(images, tagger, rule, style, settings) as report, open_output(output.file) as file:
+        titles = len(images) > 1 and not settings.pool
+        writer = FORMATS[output.format](file, titles) if output.prints else None
         for path, logits in results:
             counts.total += 1
             if isinstance(logits, UserError):
                 counts.leave_out(logits)
+                if report:
+                    report.pass_over()
                 continue
             probabilities = sigmoid(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
-            answer = make_answer(tagging, tagger.vocabulary.index, captions.style, settings.artists)
-            if writer:
+            answer: Answer | None = make_answer(tagging, rows, style, settings.artists)
+            if answer and settings.captions.write:
+                answer = with_caption(answer, path, captions, counts)
+            if answer and writer:
                 writer.add(answer)
-            if writes_captions:
-                try:
-                    written += write_caption(caption_path(path), answer.caption, captions.existing)
-                except UserError as error:
-                    counts.leave_out(error)
-            if output.report:
-                entries.append(make_entry(path, probabilities, tagger.vocabulary))
+            if report:
+                report.add(path, probabilities)
         if writer:
             writer.end()
-    if writes_captions:
-        cli.warn(f"{written} captions written")
-    if output.report and entries:
-        write_report(output.report, entries, tagger, rule, settings)
+    if settings.captions.write:
+        cli.warn(captions.summary())
+    if report and report.count:
+        pages = len(report.pages)
+        further = f", and {cli.counted(pages - 1, 'page')} beside it" if pages > 1 else ""
+        cli.warn(f"{report.pages[0]}: open it in a browser{further}")
     return counts
+
+
+def with_caption(answer: Answer, image: Path, captions: CaptionFiles, counts: Counts) -> Answer | None:
+    """Write the caption of an image. In a dry run: the answer with its txt's whole text, None where the txt stays."""
+    try:
+        text = captions.put(image, answer.caption)
+    except Busy:
+        raise
+    except UserError as error:
+        counts.leave_out(error)
+        text = None
+    if not captions.dry_run:
+        return answer
+    return None if text is None else replace(answer, caption=text)
 
 
 def open_output(path: Path | None) -> contextlib.AbstractContextManager[IO[str]]:
     """A file that appears when it is complete, or stdout, which is left open."""
-    return replacing(path) if path else contextlib.nullcontext(sys.stdout)
+    if path is None:
+        return contextlib.nullcontext(sys.stdout)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return replacing(path)
 
 
-def write_report(
-    path: Path, entries: Sequence["report.Entry"], tagger: Tagger, rule: SelectionRule, settings: Settings
-) -> None:
-    """Write the report, and say so."""
+def open_report(
+    images: Sequence[Path], tagger: Tagger, rule: SelectionRule, style: Style, settings: Settings
+) -> contextlib.AbstractContextManager["report.Report | None"]:
+    """The report to be written, or None."""
+    if settings.output.report is None:
+        return contextlib.nullcontext()
     from tagger.inference import report
 
-    rows, style = tagger.vocabulary.index, settings.captions.style
-    report.write_report(path, entries, rule.thresholds, rows, style, settings.artists)
-    cli.warn(f"{path}: open it in a browser")
+    return report.writing(settings.output.report, images, rule.thresholds, tagger.vocabulary, style, settings.artists)
 
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     """Warn of flags that can have no effect."""
-    style, tags_csv = settings.captions.style, tagger.files.tags_csv
-    for name in (*style.exclude, *style.first):
-        if name not in tagger.vocabulary.index:
-            cli.warn(f"warning: {name} is no tag of {tags_csv}")
+    known, tags_csv = tagger.vocabulary.index, tagger.files.tags_csv
+    style = settings.captions.style.read_by(TagReader(known))
+    unknown = [name for name in dict.fromkeys((*style.exclude, *style.first)) if name not in known]
+    meant = lookalikes(unknown, known) if unknown else {}
+    for name in unknown:
+        cli.warn(f"warning: {name} is no tag of {tags_csv}" + (f"; is {meant[name]} meant?" if name in meant else ""))
     if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
         cli.warn(f"warning: {tags_csv} has no artists (category 1), so no image has an artist string")
 
 
 def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCache | None]:
     """The cache of this user, or None."""
-    return contextlib.closing(PredictionCache(default_path())) if wanted else contextlib.nullcontext()
-
-
-def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
-    """A progress bar on stderr."""
-    from tqdm import tqdm  # late: it takes as long as half an answer from the cache
-
-    yield from tqdm(results, total=total, unit="img", dynamic_ncols=True, disable=None, leave=False)
+    if not wanted:
+        return contextlib.nullcontext()
+    if (path := default_path()) is None:
+        cli.warn("you have no home folder, so nothing is kept for the next run; set XDG_CACHE_HOME to keep it")
+        return contextlib.nullcontext()
+    return contextlib.closing(PredictionCache(path))
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -475,20 +527,21 @@ def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    thresholds = {**read_thresholds(settings.thresholds.file), **settings.thresholds.given}
     tagger = open_tagger(settings.model)
-    rule = make_rule(thresholds, settings.thresholds, tagger)
+    rule = make_rule(settings.thresholds, tagger)
+    found = find_images(settings.images)
+    check_outputs(settings, tagger, found.images)
     if settings.output.onnx:
         export(settings.output.onnx, tagger)
         if not settings.images.paths:
             return cli.DONE
 
-    paths, shares_txt = choose_images(settings.images, settings.captions)
+    paths, left_out = choose_images(found, settings.captions)
     if not paths:
-        return cli.INCOMPLETE if shares_txt else cli.DONE
+        return cli.INCOMPLETE if left_out else cli.DONE
     warn_of_no_effect(settings, tagger)
 
-    predictor = Predictor(tagger.load, tagger.config, settings.predictor, HINTS)
+    predictor = Predictor(tagger.load, tagger.config, settings.predictor, HINTS, name=str(tagger.files.weights))
     how = (settings.predictor.device, settings.predictor.precision)
     key = fingerprint(tagger.files.weights, tagger.config, *how)
     group = process_group()
@@ -497,18 +550,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if group.rank:  # of torchrun's processes: its answers go to the first, which alone writes
             for _ in results:
                 pass
-            cli.warn(f"process {group.rank}: {predictor.summary(predictor.images)}")
+            cli.warn(f"process {group.rank}: {predictor.summary()}")
             return cli.DONE
         # A bar among results on the same terminal would be torn to pieces.
-        if len(paths) > 1 and (settings.output.file or settings.captions.write or not sys.stdout.isatty()):
-            results = with_progress(results, len(paths))
+        if len(paths) > 1 and (settings.output.file or not settings.output.prints or not sys.stdout.isatty()):
+            results = cli.with_progress(results, len(paths), "image")
         if settings.pool:
             results = pooled(results)
-        counts = write_answers(results, tagger, rule, settings, titles=len(paths) > 1 and not settings.pool)
-    cli.warn(predictor.summary(len(paths)))
+        counts = write_answers(results, paths, tagger, rule, settings)
+    left = f", {counts.left_out:,} left out" if counts.left_out else ""
+    cli.warn(predictor.summary() + left)
     if counts.left_out == counts.total:
         return cli.UNUSABLE
-    return cli.INCOMPLETE if counts.left_out or shares_txt else cli.DONE
+    return cli.INCOMPLETE if counts.left_out or left_out else cli.DONE
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import io
 import os
 import re
 import sys
+import time
 from argparse import ArgumentTypeError as ArgumentTypeError  # scripts take it from here
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tagger.files import UserError
 
@@ -25,6 +26,8 @@ VERSION = "0.2.0"  # of the toolkit; the top entry of CHANGELOG.md
 DONE, INCOMPLETE, UNUSABLE = 0, 1, 2
 UNFORESEEN = 70  # EX_SOFTWARE
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE
+
+Item = TypeVar("Item")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -169,9 +172,45 @@ def _tell_of_interrupt(kind: type[BaseException], error: BaseException, trace: T
 sys.excepthook = _tell_of_interrupt
 
 
+# Where stderr is no terminal, a line tells of progress after a tenth of the work, but no two within a second, and one
+# after five minutes at the latest.
+LINE_SHARE, SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0, 300.0
+
+
+def with_progress(items: Iterable[Item], total: int, noun: str) -> Iterator[Item]:
+    """The items, with a bar on stderr, or with a few lines where stderr is a file or a pipe.
+
+    Args:
+        total: how many items there are.
+        noun: what one of them is, as in "image".
+    """
+    if sys.stderr is None or sys.stderr.isatty():
+        from tqdm import tqdm  # late: it takes as long as half an answer from the cache
+
+        yield from tqdm(items, total=total, unit=noun, dynamic_ncols=True, disable=None, leave=False)
+        return
+    started = told_at = time.monotonic()
+    told = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        tenth = done - told >= LINE_SHARE * total and now - told_at >= SHORTEST_PAUSE
+        if done < total and (tenth or now - told_at >= LONGEST_PAUSE):
+            rate = done / (now - started)
+            warn(f"{done:,} of {counted(total, noun)}, {rate:.1f} a second, {(total - done) / rate / 60:.0f} min left")
+            told_at, told = now, done
+
+
 def counted(number: int, noun: str) -> str:
     """`1 image`, `2 images`, `12,000 images`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def file_path(text: str) -> Path:
+    """An argparse type: a file to write; `out/` is a folder, whose slash a Path would lose."""
+    if text.endswith(("/", os.sep)):
+        raise ArgumentTypeError(f"{text} is a folder; name a file in it")
+    return Path(text)
 
 
 def fraction(text: str) -> float:

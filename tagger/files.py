@@ -23,6 +23,10 @@ class UserError(Exception):
     """Something the user can correct. The message is one line: file, reason, hint; scripts print it and exit with 2."""
 
 
+class Busy(UserError):
+    """Another run is at work where this one wants to write."""
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 LOCK_NAME = ".tagger.lock"  # in a folder that a run writes to
@@ -81,6 +85,7 @@ TOOLKIT_FILES = (
     *("*.py", "*.md", "*.toml", "requirements*.txt", "LICENSE", "Makefile", ".git*", ".pre-commit-config.yaml"),
     *("selected_tags.csv", "threshold.json"),
 )
+CAPTIONS_OF_EXAMPLES = "examples/pictures/*.txt"  # which the READMEs' commands write
 
 
 def is_toolkit_file(path: Path) -> bool:
@@ -88,7 +93,10 @@ def is_toolkit_file(path: Path) -> bool:
     resolved = path.resolve()
     if not resolved.is_relative_to(TOOLKIT) or resolved == TOOLKIT:
         return False
-    first, *below = resolved.relative_to(TOOLKIT).parts
+    inside = resolved.relative_to(TOOLKIT)
+    if inside.match(CAPTIONS_OF_EXAMPLES):
+        return False
+    first, *below = inside.parts
     return first in TOOLKIT_FOLDERS if below else any(fnmatch.fnmatch(first, name) for name in TOOLKIT_FILES)
 
 
@@ -99,6 +107,7 @@ def check_output(
     inputs: Iterable[Path] = (),
     is_ours: Callable[[Path], bool] = lambda path: True,
     overwrite: bool = False,
+    overwrite_hint: str | None = None,
 ) -> None:
     """Refuse an output before the work that it is for, rather than after it, and never over what is somebody's.
 
@@ -106,19 +115,25 @@ def check_output(
         hint: ends an error, as in "name another file".
         inputs: files that are read.
         is_ours: whether a file that stands there looks like what the script writes there.
-        overwrite: replace it whatever it is, unless it is a file of the toolkit, an input or a folder.
+        overwrite: replace it whatever it is, unless it is a file of the toolkit, an input, a folder or a device.
+        overwrite_hint: ends the error for a file that only `overwrite` replaces, in place of `hint`.
 
     Raises:
-        UserError: a folder, an input, a file of the toolkit, somebody's file, or a place that cannot be written to.
+        UserError: a folder, a device, an input, a file of the toolkit, somebody's file, or a place that cannot be
+            written to.
     """
     if path.is_dir():
         raise UserError(f"{path}: a folder stands there; {hint}")
+    if path.exists() and not path.is_file():  # such as /dev/null, which root would replace with a file
+        raise UserError(f"{path}: a device or a pipe; {hint}")
     if is_toolkit_file(path):
         raise UserError(f"{path}: a file of the toolkit; {hint}")
-    if any(path.exists() and each.exists() and path.samefile(each) for each in inputs):
-        raise UserError(f"{path}: an input of this run; {hint}")
-    if path.exists() and not overwrite and not is_ours(path):
-        raise UserError(f"{path}: stands there and does not look like this script's output; {hint}")
+    if path.exists():
+        if any(each.exists() and path.samefile(each) for each in inputs):
+            raise UserError(f"{path}: an input of this run; {hint}")
+        if not overwrite and not is_ours(path):
+            hint = overwrite_hint or hint
+            raise UserError(f"{path}: stands there and does not look like this script's output; {hint}")
     check_writable(path.parent, hint)
 
 
@@ -139,7 +154,7 @@ def check_writable(folder: Path, hint: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(lock: Path, busy: str, wait: bool = False) -> Iterator[None]:
+def locked(lock: Path, busy: str, wait: bool = False, patience: float = 0) -> Iterator[None]:
     """Hold a lock that only one process has at a time. The system takes it back however a process ends.
 
     The lock is a file that stays where it is, for removing it would let two processes hold two files of its name. Its
@@ -149,24 +164,25 @@ def locked(lock: Path, busy: str, wait: bool = False) -> Iterator[None]:
         lock: the lock file; its folder is made.
         busy: what a refused run is told, as in "wait for it, or name another folder".
         wait: wait for the other run instead, and say so on stderr.
+        patience: seconds to wait before either, without a word: for runs that take turns.
 
     Raises:
-        UserError: another run holds it; the message names that run.
+        Busy: another run holds it; the message names that run.
     """
     import platform  # late, like the next: an answer from the cache needs no lock
 
     import filelock
 
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(lock, blocking=False)
+    held = filelock.FileLock(lock, poll_interval=0.01)
     try:
-        held.acquire()
+        held.acquire(timeout=patience)
     except filelock.Timeout:
         owner = _owner(lock)
         if not wait:
-            raise UserError(f"{lock.parent}: {owner} is at work here; {busy}") from None
+            raise Busy(f"{lock.parent}: {owner} is at work here; {busy}") from None
         print(f"waiting for {owner}, which is at work on {lock.parent}", file=sys.stderr)
-        held.acquire(blocking=True)
+        held.acquire(timeout=-1)
     try:
         with contextlib.suppress(OSError):  # on Windows nobody writes to a locked file, and nobody reads it
             lock.write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()})", encoding="utf-8")

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 
 from examples.sample_booru.server import start
+from tagger.files import write_json
+from tagger.formats.thresholds import THRESHOLDS_FILE, default_thresholds
 from tests.helpers import ROOT, tree
 
 PAIRS = 48
@@ -56,7 +58,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "mcut": (*TAG, "--mcut", "--tag_order", "csv", "--exclude_tags", "solo"),
     "per_tag": (*TAG, "--thresholds", "per_tag", "--underscores", "space", "--escape_parentheses"),
     "pool": (*TAG, "--pool", *LOW, "--always_first", "solo"),
-    "report": (*TAG, *LOW, "--report", "report.html"),
+    "report": (*TAG, *LOW, "--report", "report.html", "--output_format", "text"),
     "captions": (*TAG, *LOW, "--write_captions", "--existing", "append", "--underscores", "space"),
 }
 DATABASE = ".plan.sqlite"  # has the files' times
@@ -72,6 +74,8 @@ def run_pipeline(scripts: Path, folder: Path, base_url: str) -> None:
         "PYTHONIOENCODING": "utf-8",
     }
     folder.mkdir(parents=True)
+    # Without a threshold.json version 0.1.0 knew the built-in thresholds alone, and not those of the checkpoint.
+    write_json(folder / THRESHOLDS_FILE, default_thresholds())
     for name, (script, *flags) in COMMANDS.items():
         site = ["--base-url", base_url] if name == "crawl" else []
         command = [sys.executable, str(scripts / str(script)), *map(str, flags), *site]

@@ -17,7 +17,7 @@ import pytest
 
 from tagger import cli
 from tagger.files import UserError
-from tests.helpers import ROOT, error_line, run_script, write_txts
+from tests.helpers import ROOT, error_line, lines_of, run_script, write_txts
 
 
 def parse(separator: str, *arguments: str) -> argparse.Namespace:
@@ -162,6 +162,38 @@ def test_numbers_and_their_bounds(kind: Callable[[str], float], good: list[str],
 )
 def test_numbers_of_things(number: int, words: str) -> None:
     assert cli.counted(number, "image") == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lines"),
+    [
+        (0.01, []),
+        (0.25, ["4 of 20", "8 of 20", "12 of 20", "16 of 20"]),
+        (200, [f"{done} of 20" for done in range(2, 20, 2)]),
+        (301, [f"{done} of 20" for done in range(1, 20)]),
+    ],
+)
+def test_progress_without_a_terminal_is_a_few_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, lines: list[str]
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    for _ in cli.with_progress(range(20), 20, "image"):
+        clock += seconds
+    told = lines_of(capsys.readouterr().err)
+    assert [line.partition(" images")[0].partition(": ")[2] for line in told] == lines
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(cli.with_progress(range(3), 3, "image")) == [0, 1, 2]
+    assert "0/3" in capsys.readouterr().err
+
+
+def test_a_file_to_write_is_no_folder() -> None:
+    assert cli.file_path("new/out.json") == Path("new/out.json")
+    with pytest.raises(argparse.ArgumentTypeError, match="name a file in it"):
+        cli.file_path("new/")
 
 
 def test_the_version_is_the_top_of_the_changelog() -> None:

@@ -170,6 +170,21 @@ def test_waiting_for_another_run(
     assert f"waiting for -c (process {holder.pid}" in capsys.readouterr().err
 
 
+def test_runs_that_take_turns_wait_without_a_word(
+    tmp_path: Path, holder: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(UserError, match="is at work here; wait"),
+        files.locked(tmp_path / files.LOCK_NAME, "wait", patience=0.05),
+    ):
+        pass
+    assert holder.stdin
+    threading.Timer(0.3, holder.stdin.close).start()
+    with files.locked(tmp_path / files.LOCK_NAME, "", patience=20):
+        assert holder.wait() == 0
+    assert capsys.readouterr().err == ""
+
+
 # --- outputs --------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +200,9 @@ def test_no_output_replaces_a_file_of_the_toolkit(name: str) -> None:
         files.check_output(ROOT / name, hint="name another", overwrite=True)
 
 
-@pytest.mark.parametrize("name", ["report.html", "tags.json", "pictures/README.md", "model.onnx", "captions.txt"])
+@pytest.mark.parametrize(
+    "name", ["report.html", "tags.json", "pictures/README.md", "model.onnx", "captions.txt", "examples/pictures/1.txt"]
+)
 def test_outputs_beside_the_toolkit_are_no_files_of_it(name: str) -> None:
     files.check_output(ROOT / name, hint="")
 
@@ -207,6 +224,11 @@ def test_what_an_output_must_not_be(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{reason}; name another"):
             check(output, **more)
     check(path, is_ours=lambda _: False, overwrite=True)
+    with pytest.raises(UserError, match="does not look like this script's output; say so"):
+        check(path, is_ours=lambda _: False, overwrite_hint="say so")
+    if os.name != "nt":
+        with pytest.raises(UserError, match="a device or a pipe; name another"):
+            check(Path(os.devnull), overwrite=True)
     check(path, inputs=[tmp_path / "b.json"])
     check(tmp_path / "new" / "folder" / "a.json")
 

@@ -55,7 +55,7 @@ def check(done: Sequence[subprocess.CompletedProcess[str]]) -> list[subprocess.C
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+def pairs(tmp_path: Path) -> Path:
     """Forty pairs with a new tag each."""
     for number in range(40):
         write_pair(tmp_path / "dataset", f"{number:02}.png", ["general", "long hair", f"tag{number}"], grey=number)
@@ -63,43 +63,43 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @AGAIN
-def test_replace_blanks(dataset: Path, time: int) -> None:
+def test_replace_blanks(pairs: Path, time: int) -> None:
     command = ("replace_blanks.py",)
-    check(both(command, command, cwd=dataset.parent))
-    assert run_script("replace_blanks.py", "--undo", cwd=dataset.parent).returncode == 0
-    assert all("long hair" in path.read_text() for path in dataset.glob("*.txt"))
+    check(both(command, command, cwd=pairs.parent))
+    assert run_script("replace_blanks.py", "--undo", cwd=pairs.parent).returncode == 0
+    assert all("long hair" in path.read_text() for path in pairs.glob("*.txt"))
 
 
 @AGAIN
-def test_generate_selected_tags(dataset: Path, time: int) -> None:
-    csv_path = write_csv(dataset.parent / "tags.csv", ["general,9", "1girl,0"])
+def test_generate_selected_tags(pairs: Path, time: int) -> None:
+    csv_path = write_csv(pairs.parent / "tags.csv", ["general,9", "1girl,0"])
     command = ("generate_selected_tags.py", "--append-to", "tags.csv")
-    check(both(command, command, cwd=dataset.parent))
+    check(both(command, command, cwd=pairs.parent))
     vocabulary = read_vocabulary(csv_path)  # refuses names that stand twice
     assert vocabulary.names[:2] == ("general", "1girl")
     assert {f"tag{number}" for number in range(40)} <= set(vocabulary.names)
 
 
 @AGAIN
-def test_create_tfrecord_with_one_vocabulary(dataset: Path, time: int) -> None:
-    csv_path = write_csv(dataset.parent / "tags.csv", ["general,9", "1girl,0"])
+def test_create_tfrecord_with_one_vocabulary(pairs: Path, time: int) -> None:
+    csv_path = write_csv(pairs.parent / "tags.csv", ["general,9", "1girl,0"])
     shared = ("create_tfrecord.py", "--tags-csv", "tags.csv", "--workers", 1)
     commands = [(*shared, "--img-size", size, "--output-path", f"records{size}") for size in (28, 56)]
-    assert len(check(both(*commands, cwd=dataset.parent))) == 2
+    assert len(check(both(*commands, cwd=pairs.parent))) == 2
     vocabulary = read_vocabulary(csv_path)
     assert len(vocabulary) == 2 + 1 + 40
     for size in (28, 56):
-        assert read_vocabulary(dataset.parent / f"records{size}" / "selected_tags.csv").names == vocabulary.names
-        done = run_script(*map(str, commands[size == 56]), cwd=dataset.parent)
+        assert read_vocabulary(pairs.parent / f"records{size}" / "selected_tags.csv").names == vocabulary.names
+        done = run_script(*map(str, commands[size == 56]), cwd=pairs.parent)
         assert done.returncode == 0, done.stderr
 
 
 @AGAIN
-def test_create_tfrecord_into_one_folder(dataset: Path, time: int) -> None:
-    write_csv(dataset.parent / "tags.csv", ["general,9"])
+def test_create_tfrecord_into_one_folder(pairs: Path, time: int) -> None:
+    write_csv(pairs.parent / "tags.csv", ["general,9"])
     command = ("create_tfrecord.py", "--tags-csv", "tags.csv", "--workers", 1, "--img-size", 28)
-    check(both(command, command, cwd=dataset.parent))
-    done = run_script(*map(str, command), cwd=dataset.parent)
+    check(both(command, command, cwd=pairs.parent))
+    done = run_script(*map(str, command), cwd=pairs.parent)
     assert done.returncode == 0 and "28 train + 12 val images" in done.stdout, done.stderr
 
 
@@ -131,14 +131,27 @@ def test_train_pytorch(records: Path, tmp_path: Path, time: int) -> None:
 
 @AGAIN
 @pytest.mark.parametrize("existing", ["overwrite", "append", "skip"])
-def test_captions(checkpoint: Path, dataset: Path, time: int, existing: str) -> None:
+def test_captions(checkpoint: Path, pairs: Path, time: int, existing: str) -> None:
     if existing == "skip":
-        for path in dataset.glob("*.txt"):
+        for path in pairs.glob("*.txt"):
             path.unlink()
     model = ("--model_path", checkpoint, "--device", "cpu", "--gen_threshold", 0.1)
-    command = ("wdv3_pytorch.py", "--image_file", dataset, *model, "--write_captions", "--existing", existing)
-    check(both(command, command, cwd=dataset.parent))
-    captions = {path.stem: path.read_text() for path in dataset.glob("*.txt")}
+    command = ("wdv3_pytorch.py", "--image_file", pairs, *model, "--write_captions", "--existing", existing)
+    check(both(command, command, cwd=pairs.parent))
+    captions = {path.stem: path.read_text() for path in pairs.glob("*.txt")}
     assert len(captions) == 40 and all(captions.values())
     if existing == "append":
         assert all(text.startswith("general,long hair,tag") for text in captions.values())
+
+
+@AGAIN
+@pytest.mark.parametrize("other", ["overwrite", "replace_blanks"])
+def test_captions_beside_another_script_that_changes_them(checkpoint: Path, pairs: Path, time: int, other: str) -> None:
+    model = ("--model_path", checkpoint, "--device", "cpu", "--gen_threshold", 0.1)
+    command = ("wdv3_pytorch.py", "--image_file", pairs, *model, "--write_captions", "--existing")
+    others = {"overwrite": (*command, "overwrite"), "replace_blanks": ("replace_blanks.py", "--dataset-folder", pairs)}
+    check(both((*command, "append"), others[other], cwd=pairs.parent))
+    captions = [path.read_text() for path in pairs.glob("*.txt")]
+    assert len(captions) == 40 and all(captions)
+    if other == "replace_blanks":
+        assert all(text.startswith(("general,long_hair,tag", "general,long hair,tag")) for text in captions)

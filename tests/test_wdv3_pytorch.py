@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +24,14 @@ from PIL import Image
 import models
 import wdv3_pytorch as script
 from models import make_config
-from tagger import images
+from tagger import files, images
+from tagger.cli import counted
 from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
+from tagger.inference import captions
+from tagger.inference.output import FORMATS
 from tagger.inference.predictor import predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
@@ -48,6 +52,9 @@ FLAGS = {
 }
 
 
+JSON = ["--output_format", "jsonl"]
+
+
 # --- probabilities made by hand -------------------------------------------------------------------------------------
 
 
@@ -57,8 +64,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     logits = [math.log(p / (1 - p)) for _, p in EXAMPLE.values()]
 
-    def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
         for path in paths:
+            predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
 
     monkeypatch.setattr(script, "predictions", predict)
@@ -87,7 +95,7 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tag() == 0
     captured = capsys.readouterr()
-    assert captured.out == EXAMPLE_TEXT and lines_of(captured.err) == ["wdv3_pytorch.py: 1 images from the cache"]
+    assert captured.out == EXAMPLE_TEXT and lines_of(captured.err) == ["wdv3_pytorch.py: 1 image from the cache"]
 
 
 @pytest.mark.parametrize(("flag", "key"), FLAGS.items())
@@ -148,6 +156,67 @@ def test_without_threshold_json_the_defaults_hold(example: Path, capsys: pytest.
     assert "General tags (threshold=0.35):" in capsys.readouterr().out
 
 
+def test_a_named_file_that_is_missing_is_an_error(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag("--threshold_json", "gone.json") == 2
+    captured = capsys.readouterr()
+    assert "gone.json: no such file; check --threshold_json" in error_line(captured.err) and captured.out == ""
+
+
+FITTED = dict.fromkeys(DEFAULTS, 0.1) | {"artist_threshold": 0.2}
+
+
+@pytest.fixture
+def fitted(example: Path) -> Path:
+    """The example, whose checkpoint now lies in a folder of its own and has thresholds of its own."""
+    (example / "checkpoint").mkdir()
+    for name in ("model.pth", "config.json", "selected_tags.csv"):
+        (example / name).rename(example / "checkpoint" / name)
+    (example / "checkpoint" / "threshold.json").write_text(json.dumps(FITTED))
+    return example
+
+
+def general_threshold(capsys: pytest.CaptureFixture[str], *flags: object) -> tuple[str, list[str]]:
+    """The threshold of general tags with the checkpoint of `fitted`, and what was said on stderr before the summary."""
+    assert script.main(["--image_file", "a.png", "--model_path", "checkpoint", *map(str, flags)]) == 0
+    captured = capsys.readouterr()
+    found = re.search(r"General tags \(threshold=(.*)\):", captured.out)
+    assert found
+    return found[1], lines_of(captured.err)[:-1]
+
+
+def test_thresholds_come_from_the_first_of_flags_named_file_own_file_checkpoint(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = "general 0.10, character 0.10, artist 0.20, caption 0.10, tags 0.10"
+    path = Path("checkpoint", "threshold.json")
+    level, (line,) = general_threshold(capsys)
+    assert level == "0.40" and "as it was shipped" in line
+    assert values in line and f"--threshold_json {path} takes" in line
+    Path("threshold.json").unlink()
+    level, (line,) = general_threshold(capsys)
+    assert level == "0.10" and values in line and f"as with --threshold_json {path}" in line
+    Path("threshold.json").write_text('{"general_threshold": 0.6}')
+    assert general_threshold(capsys) == ("0.60", [])
+    Path("named.json").write_text('{"general_threshold": 0.7}')
+    assert general_threshold(capsys, "--threshold_json", "named.json") == ("0.70", [])
+    assert general_threshold(capsys, "--threshold_json", path) == ("0.10", [])
+    assert general_threshold(capsys, "--threshold_json", "named.json", "--gen_threshold", 0.8) == ("0.80", [])
+    Path("threshold.json").unlink()
+    path.unlink()
+    assert general_threshold(capsys) == ("0.35", [])
+
+
+def test_thresholds_are_not_spoken_of_where_they_are_no_matter(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert general_threshold(capsys, "--mcut")[1] == []
+    assert general_threshold(capsys, *(word for flag in FLAGS for word in (flag, 0.5)))[1] == []
+    Path("checkpoint", "threshold.json").write_text("{")  # damaged, but not used
+    assert general_threshold(capsys) == ("0.40", [])
+    shutil.copy(ROOT / "threshold.json", "checkpoint")
+    assert general_threshold(capsys) == ("0.40", [])
+
+
 def test_several_images_have_titles(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tag(images=["a.png", "b.png"]) == 0
     assert capsys.readouterr().out == f"== a.png ==\n{EXAMPLE_TEXT}== b.png ==\n{EXAMPLE_TEXT}"
@@ -164,6 +233,11 @@ def test_a_corrupt_image_among_others_is_left_out(example: Path, capsys: pytest.
     (line,) = (line for line in lines_of(captured.err) if "error:" in line)
     assert "corrupt.png" in line and "Traceback" not in captured.err
     assert captured.out.count("Caption: ") == 2 and "== b.png ==" in captured.out
+
+
+def test_what_is_left_out_is_not_counted_as_from_the_cache(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag(images=["a.png", "corrupt.png", "b.png"]) == 1
+    assert lines_of(capsys.readouterr().err)[-1] == "wdv3_pytorch.py: 2 images from the cache, 1 left out"
 
 
 def test_nothing_but_corrupt_images_is_unusable_input(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,6 +340,215 @@ def test_the_checkpoints_own_vocabulary_with_other_names_is_refused(
     path.write_text(path.read_text().replace("whiskey", "rum"))
     assert tag() == 2
     assert "selected_tags.csv: not the tags" in error_line(capsys.readouterr().err)
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example, with a model that must not be asked."""
+
+    def predict(*_: object) -> Iterator[tuple[Path, list[float]]]:
+        raise AssertionError("outputs are checked before the first work")
+        yield
+
+    monkeypatch.setattr(script, "predictions", predict)
+    (example / "notes.txt").write_text("mine")
+    (example / "page.html").write_text("<title>My page</title>")
+    (example / "folder").mkdir()
+    return example
+
+
+@pytest.mark.parametrize("flag", ["--output", "--report", "--export_onnx"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "a folder stands there") for name in (".", "folder")),
+        *((name, "an input of this run") for name in ("a.png", "b.png", "model.pth", "config.json")),
+        *((name, "an input of this run") for name in ("selected_tags.csv", "threshold.json", "folder/../a.png")),
+        *((name, "does not look like this script's output") for name in ("notes.txt", "page.html")),
+        *((name, "not a folder") for name in ("a.png/b.json",)),
+        (str(ROOT / "tagger" / "inference" / "report_template.html"), "a file of the toolkit"),
+        (str(ROOT / "threshold.json"), "a file of the toolkit"),
+        (str(ROOT / "selected_tags.csv"), "a file of the toolkit"),
+    ],
+)
+def test_outputs_that_would_harm_something(
+    not_asked: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str, reason: str
+) -> None:
+    before = {path: path.read_bytes() for path in not_asked.rglob("*") if path.is_file()}
+    assert tag(flag, name, images=["a.png", "b.png"]) == 2
+    line = error_line(capsys.readouterr().err)
+    assert reason in line and f"name another file with {flag}" in line
+    assert line.endswith(", or pass --overwrite") == (reason == "does not look like this script's output")
+    if reason != "does not look like this script's output":
+        assert tag(flag, name, "--overwrite", images=["a.png", "b.png"]) == 2
+        assert reason in error_line(capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in not_asked.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("flag", ["--output", "--report", "--export_onnx"])
+@pytest.mark.parametrize("name", ["./", "new/"])
+def test_an_output_that_ends_as_a_folder(
+    not_asked: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tag(flag, name)
+    assert caught.value.code == 2 and "is a folder; name a file in it" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--output", "a.txt", "--write_captions"),
+        ("--report", "folder/../a.txt", "--write_captions"),
+        ("--output", "x.html", "--report", "folder/../x.html"),
+        ("--report", "x.onnx", "--export_onnx", "x.onnx"),
+    ],
+)
+def test_two_outputs_are_never_one_file(
+    not_asked: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    assert tag(*flags) == 2
+    assert "would be one file; name another" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("first", FORMATS)
+def test_the_same_command_works_again_and_in_another_format(example: Path, first: str) -> None:
+    for output_format in (first, *FORMATS):
+        for names in (["a.png", "b.png"], ["a.png"], ["corrupt.png"]):
+            done = tag("--output", "new/folder/out", "--output_format", output_format, images=names)
+            assert done == (2 if names == ["corrupt.png"] else 0)
+    Path("new/folder/out").write_text("{}")
+    assert tag("--output", "new/folder/out") == 2
+    assert tag("--output", "new/folder/out", "--overwrite") == 0
+
+
+def test_a_report_is_replaced_by_another(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (["a.png"], ["a.png", "b.png"]):
+        assert tag("--report", "new/folder/page.html", images=names) == 0
+    assert '"name":"b.png"' in Path("new/folder/page.html").read_text()
+    captured = capsys.readouterr()
+    assert captured.out == "" and f"{Path('new/folder/page.html')}: open it in a browser\n" in captured.err
+
+
+def test_a_later_page_of_a_report_harms_nothing_either(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tagger.inference.report.PAGE_SIZE", 1)
+    Path("page-2.html").write_text("mine")
+    flags = ("--report", "page.html")
+    assert tag(*flags, images=["a.png", "b.png"]) == 2
+    assert "page-2.html: stands there and does not look" in error_line(capsys.readouterr().err)
+    for more in (["--overwrite"], []):
+        assert tag(*flags, *more, images=["a.png", "b.png"]) == 0
+        assert "page.html: open it in a browser, and 1 page beside it" in capsys.readouterr().err
+    assert '"name":"b.png"' in Path("page-2.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "prints"),
+    [
+        ((), True),
+        (("--report", "page.html"), False),
+        (("--report", "page.html", "--output_format", "text"), True),
+        (("--write_captions", "--existing", "overwrite"), False),
+        (("--write_captions", "--existing", "overwrite", "--dry_run"), True),
+    ],
+)
+def test_who_has_files_written_gets_no_thousand_answers_on_the_screen(
+    example: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], prints: bool
+) -> None:
+    assert tag(*flags, images=["a.png", "b.png"]) == 0
+    assert (capsys.readouterr().out != "") == prints
+
+
+# --- captions -------------------------------------------------------------------------------------------------------
+
+
+def test_one_caption_that_cannot_be_written_costs_no_other_and_no_output(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("c.png", "d.png"):
+        (example / name).touch()
+    (example / "b.txt").mkdir()
+    (example / "c.txt").write_bytes(b"\xff")
+    write_text = files.write_text
+
+    def locked(path: Path, text: str) -> None:
+        if path.name == "a.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(captions, "write_text", locked)
+    flags = ["--write_captions", "--existing", "append", "--output", "out.jsonl", *JSON, "--report", "out.html"]
+    assert tag(*flags, images=["a.png", "b.png", "c.png", "d.png"]) == 1
+    lines = lines_of(capsys.readouterr().err)
+    assert "b.png: a folder stands where its caption belongs" in lines[0]
+    assert "a.txt: Permission denied" in lines[1] and "c.txt: not UTF-8" in lines[2]
+    assert lines[3].endswith("1 caption written") and lines[-1].endswith("3 images from the cache, 2 left out")
+    assert Path("d.txt").read_text() == "1girl, m16a1_(girls'_frontline), artist_name_1"
+    assert [json.loads(line)["image"] for line in Path("out.jsonl").read_text().splitlines()] == [
+        *("a.png", "c.png", "d.png")
+    ]
+    assert all(f'"name":"{name}.png"' in Path("out.html").read_text() for name in "acd")
+
+
+@pytest.mark.parametrize("existing", captions.EXISTING)
+def test_a_dry_run_shows_exactly_what_would_be_written(
+    example: Path, capsys: pytest.CaptureFixture[str], existing: str
+) -> None:
+    before = {"b": b"mine,\r\n1girl\r\n", "c": b"artist_name_1, 1girl, m16a1 \\(girls' frontline\\)", "d": b"\xff"}
+    for stem, text in before.items():
+        (example / f"{stem}.png").touch()
+        (example / f"{stem}.txt").write_bytes(text)
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    flags = ["--write_captions", "--existing", existing, *JSON]
+    code = tag(*flags, "--dry_run", images=names)
+    captured = capsys.readouterr()
+    planned = {said["image"]: said["caption"] for said in map(json.loads, captured.out.splitlines())}
+    assert not (example / "a.txt").exists()
+    assert all((example / f"{stem}.txt").read_bytes() == text for stem, text in before.items())
+    assert f"{counted(len(planned), 'caption')} would be written" in captured.err
+    assert tag(*flags, images=names) == code == (existing == "append")
+    after = {name: (example / name).with_suffix(".txt").read_bytes() for name in names}
+    changed = {name: text.decode() for name, text in after.items() if text != before.get(name[0])}
+    assert planned == changed
+    if existing == "append":
+        assert set(planned) == {"a.png", "b.png"}
+        assert planned["b.png"] == "mine,\r\n1girl, m16a1_(girls'_frontline), artist_name_1"
+
+
+@pytest.mark.parametrize("written", ["1girl", " 1girl", "(1girl:1.2)"])
+def test_tags_of_flags_are_read_in_every_spelling(
+    example: Path, capsys: pytest.CaptureFixture[str], written: str
+) -> None:
+    assert tag("--exclude_tags", f"{written}, m16a1 \\(girls' frontline\\)", *JSON) == 0
+    assert json_of(capsys)["caption"] == "artist_name_1"
+    assert tag("--always_first", "artist name 1", *JSON) == 0
+    assert json_of(capsys)["caption"].startswith("artist_name_1, ")
+
+
+def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((example / "config.json").read_text())
+    del config["tagger"]["tags_sha256"]
+    (example / "config.json").write_text(json.dumps(config))
+    path = example / "selected_tags.csv"
+    path.write_text(path.read_text().replace("artist_name_1", "artist name 1"))
+    assert tag("--exclude_tags", "artist name 1", *JSON) == 0
+    captured = capsys.readouterr()
+    assert "artist" not in json.loads(captured.out)["caption"] and "warning" not in captured.err
+
+
+def test_a_misspelt_tag_of_a_flag_is_told_with_what_is_meant(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag("--exclude_tags", "Whiskey, artist_nmae_1, nothing_like_it") == 0
+    lines = [line.partition("warning: ")[2] for line in lines_of(capsys.readouterr().err) if "warning" in line]
+    assert lines == [
+        "Whiskey is no tag of selected_tags.csv; is whiskey meant?",
+        "artist_nmae_1 is no tag of selected_tags.csv; is artist_name_1 meant?",
+        "nothing_like_it is no tag of selected_tags.csv",
+    ]
 
 
 # --- with a model ---------------------------------------------------------------------------------------------------
@@ -385,7 +668,8 @@ def test_a_device_that_is_not_there_is_an_error(
 def test_in_a_process_of_its_own(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
     done = run_script("wdv3_pytorch.py", "--no_cache", *arguments_for(checkpoint, dataset / "03.jpg"), cwd=tmp_path)
     assert done.returncode == 0
-    assert re.fullmatch(r"wdv3_pytorch\.py: (cpu|cuda), float32: 1 images, [0-9.]+ images/s\n", done.stderr)
+    done.stderr = done.stderr.partition("\n")[2]  # behind the line on the thresholds
+    assert re.fullmatch(r"wdv3_pytorch\.py: (cpu|cuda), float32: 1 image, [0-9.]+ images/s\n", done.stderr)
     first, second, third = done.stdout.splitlines()[:3]
     assert first.startswith("Caption: ") and second.startswith("Tags: ") and third == "Ratings:"
 
@@ -428,15 +712,65 @@ def test_the_second_run_imports_nothing_heavy_and_says_the_same(
     assert "General tags (threshold=0.90)" in other and not imported & HEAVY
 
 
+def test_without_a_home_there_is_no_cache(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def homeless(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory for '~/.cache'")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
+    assert tag() == 0
+    first, _ = lines_of(capsys.readouterr().err)
+    assert "you have no home folder, so nothing is kept" in first
+    assert tag("--no_cache") == 0
+    assert len(lines_of(capsys.readouterr().err)) == 1
+
+
+def broken(checkpoint: Path, folder: Path, rows: slice) -> Path:
+    """A copy of a checkpoint in whose head some rows are no numbers."""
+    copy = Path(shutil.copytree(checkpoint, folder / "broken"))
+    for path in copy.glob("*epoch*"):
+        path.unlink()
+    weights = copy / "eva02_tiny_best.pth"
+    state = torch.load(weights, weights_only=True)
+    state["head.weight"][rows] = math.nan
+    torch.save(state, weights)
+    return copy
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 4)], ids=["all", "one tag"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_broken_weights_are_an_error_before_anything_is_written(
+    checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    cache_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: slice,
+    precision: str,
+) -> None:
+    (pictures / "1.txt").write_text("mine")
+    model = broken(checkpoint, tmp_path, rows)
+    flags = ["--image_file", pictures, "--write_captions", "--existing", "overwrite", "--precision", precision]
+    outputs = ["--output", tmp_path / "out.json", "--output_format", "json", "--report", tmp_path / "out.html"]
+    assert tag_with(model, *flags, *outputs) == 2
+    captured = capsys.readouterr()
+    last = lines_of(captured.err)[-1]
+    assert "eva02_tiny_best.pth: 1 of " in last and "such as head.weight, hold NaN or infinity" in last
+    assert "name another checkpoint with --model_path" in last and captured.out == ""
+    assert (pictures / "1.txt").read_text() == "mine"
+    assert not [path for path in tree(tmp_path) if path.endswith((".part", "out.json", "out.html", "2.txt"))]
+    with sqlite3.connect(next(cache_folder.rglob("*.sqlite"))) as database:
+        assert database.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+    database.close()
+
+
 def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Path) -> None:
     assert tag_with(checkpoint, "--image_file", dataset / "03.jpg", "--no_cache") == 0
     assert not cache_folder.exists()
 
 
 # --- folders, formats, captions -------------------------------------------------------------------------------------
-
-
-JSON = ["--output_format", "jsonl"]
 
 
 def tag_with(checkpoint: Path, *arguments: object) -> int:
@@ -469,9 +803,21 @@ def test_folders(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture
     assert "empty: no images in it" in error_line(capsys.readouterr().err)
 
 
+def test_pictures_of_other_formats_are_counted(
+    checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "damaged.png").unlink()
+    for name in ("1.heic", "2.HEIC", "inside/3.psd", "4.jxl"):
+        (pictures / name).touch()
+    assert tag_with(checkpoint, "--image_file", pictures, *JSON) == 1
+    line = next(line for line in lines_of(capsys.readouterr().err) if "left out: " in line)
+    assert line.endswith(
+        "left out: 2 .heic, 1 .jxl: pictures in formats that are not read here; convert them to png or jpg"
+    )
+
+
 def test_a_json_list_in_a_file(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     output = tmp_path / "said.json"
-    output.write_text("old")
     assert tag_with(checkpoint, "--image_file", pictures, "--output_format", "json", "--output", output) == 1
     said = json.loads(output.read_text(encoding="utf-8"))
     assert len(said) == 3
@@ -486,7 +832,7 @@ def test_captions_for_training(checkpoint: Path, pictures: Path, capsys: pytest.
     assert tag_with(checkpoint, *flags, "--write_captions", "--dry_run") == 0
     assert tree(pictures) == ["1.jpg", "2.jpg", "2.txt", "3.jpg", "inside/4.jpg", "notes.md"]
     shown = capsys.readouterr()
-    assert "1 images have a txt already" in shown.err and "== " in shown.out and "2.jpg" not in shown.out
+    assert "passed over: 1 image with a txt" in shown.err and "== " in shown.out and "2.jpg" not in shown.out
     assert tag_with(checkpoint, *flags, "--write_captions") == 0
     captured = capsys.readouterr()
     assert captured.out == "" and "2 captions written" in captured.err
@@ -505,7 +851,7 @@ def test_two_images_never_share_a_txt(checkpoint: Path, pictures: Path, capsys: 
     shutil.copy(pictures / "1.jpg", pictures / "1.jpeg")
     (pictures / "damaged.png").unlink()
     assert tag_with(checkpoint, "--image_file", pictures, "--write_captions") == 1
-    assert "1.jpg: has the same txt as 1.jpeg" in capsys.readouterr().err
+    assert "1.jpeg: has the same txt as 1.jpg" in capsys.readouterr().err
     assert len(list(pictures.glob("*.txt"))) == 3
 
 

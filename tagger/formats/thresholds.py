@@ -1,10 +1,10 @@
 """threshold.json: its keys, the categories that each is for, what holds without it, and reading it.
 
-python -c "from tagger.formats.thresholds import read_thresholds; print(read_thresholds('threshold.json'))"
+python -c "from tagger.formats.thresholds import read_thresholds; print(read_thresholds('threshold.json', print))"
 """
 
 import json
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,20 +51,19 @@ def default_thresholds() -> dict[str, float]:
     return {key: threshold.default for key, threshold in THRESHOLDS.items()}
 
 
-def read_thresholds(path: Path) -> dict[str, float]:
-    """The five thresholds of a threshold.json; a key that it lacks, or a missing file, leaves the default.
+def read_thresholds(path: Path | str, warn: Callable[[str], None], hint: str = "check the path") -> dict[str, float]:
+    """The five thresholds of a threshold.json; a key that it lacks has its default.
+
+    Args:
+        warn: is told of a key that is none of them.
+        hint: ends the error for a missing file.
 
     Raises:
-        UserError: not JSON, or a value that is no number in 0..1; the message names the key.
+        UserError: missing, not JSON, or a value that is no number in 0..1; the message names the key.
     """
-    if not path.exists():
-        return default_thresholds()
-    given = read_json(path, 'it should look like {"general_threshold": 0.4}')
+    given = read_json(path, hint if not Path(path).exists() else 'it should look like {"general_threshold": 0.4}')
     for key in given.keys() - THRESHOLDS.keys():
-        print(
-            f"wdv3_pytorch.py: warning: {path}: {key} is no threshold; there are {', '.join(THRESHOLDS)}",
-            file=sys.stderr,
-        )
+        warn(f"warning: {path}: {key} is no threshold; there are {', '.join(THRESHOLDS)}")
     for key in given.keys() & THRESHOLDS.keys():
         value = given[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -72,13 +71,15 @@ def read_thresholds(path: Path) -> dict[str, float]:
     return default_thresholds() | {key: given[key] for key in THRESHOLDS if key in given}
 
 
-def read_tag_thresholds(path: Path, vocabulary: Vocabulary) -> list[float]:
+def read_tag_thresholds(path: Path, vocabulary: Vocabulary, hint: str = "name another file") -> list[float]:
     """A threshold for each of C tags, from the columns `name` and `threshold` of a trainer's tag_metrics.csv.
+
+    Args:
+        hint: ends an error.
 
     Raises:
         UserError: missing file, a tag that it lacks, or a value that is no number in 0..1.
     """
-    hint = "use the tag_metrics.csv that train_pytorch.py wrote beside the checkpoint"
     header, rows = read_csv(path, hint, ("name", "threshold"))
     name_at, threshold_at = header.index("name"), header.index("threshold")
     found: dict[str, float] = {}

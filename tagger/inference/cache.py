@@ -28,9 +28,13 @@ DAY = 86_400  # seconds
 TABLE = "CREATE TABLE IF NOT EXISTS predictions (key BLOB PRIMARY KEY, logits BLOB NOT NULL, day INTEGER NOT NULL)"
 
 
-def default_path() -> Path:
-    """Where the cache lies on this system."""
-    return platformdirs.user_cache_path("eva02-tagger", appauthor=False) / "predictions.sqlite"
+def default_path() -> Path | None:
+    """Where the cache lies on this system; None for a user who has no home, as in a container."""
+    try:
+        folder = platformdirs.user_cache_path("eva02-tagger", appauthor=False)
+    except RuntimeError:  # pathlib's, for a user whom the system does not know
+        return None
+    return folder / "predictions.sqlite"
 
 
 def fingerprint(weights: Path, config: Mapping[str, Any], *how: str) -> bytes:

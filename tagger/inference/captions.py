@@ -3,15 +3,22 @@
 python wdv3_pytorch.py --image_file ./dataset --model_path checkpoints --write_captions --underscores space
 """
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagger.files import read_text, write_text
-from tagger.formats.tag_lists import danbooru_spelling, parse_tags, spell
+from tagger.cli import counted
+from tagger.files import LOCK_NAME, Busy, UserError, check_writable, is_toolkit_file, locked, read_text, write_text
+from tagger.formats.pairs import IMAGE_SUFFIXES, caption_path
+from tagger.formats.tag_lists import TagReader, parse_tags, spell
 
 SEPARATOR = ", "  # between the tags of a caption, and between the names of an artist string
 EXISTING = ("skip", "overwrite", "append")  # what may become of a txt that is there already
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
+PATIENCE = 10  # seconds to wait for a folder in which another run is at work
 
 
 # --- which tags, and in which order ---------------------------------------------------------------------------------
@@ -44,7 +51,7 @@ class Style:
 
     Attributes:
         order: a key of ORDERS.
-        exclude: tags that are left out, in Danbooru's spelling like all names here.
+        exclude: tags that are left out, spelt as in the vocabulary like all names here.
         first: tags that come first where they are there at all, in this order.
         spaces: blanks for underscores, but for emoticons.
         escape: backslashes before parentheses, which otherwise are weights to Stable Diffusion's interfaces.
@@ -56,11 +63,16 @@ class Style:
     spaces: bool = False
     escape: bool = False
 
+    def read_by(self, reader: TagReader) -> "Style":
+        """The same style, with tags that a person wrote in any spelling as the reader knows them."""
+        first, exclude = (tuple(map(reader.name, names)) for names in (self.first, self.exclude))
+        return replace(self, first=first, exclude=exclude)
+
 
 def in_order(
     names: Sequence[str], style: Style, probabilities: Mapping[str, float], rows: Mapping[str, int]
 ) -> list[str]:
-    """The tags that a style keeps, in its order, in Danbooru's spelling.
+    """The tags that a style keeps, in its order, spelt as in the vocabulary.
 
     The order of two tags does not depend on which others are there: the report relies on that.
 
@@ -87,40 +99,162 @@ def join(names: Iterable[str], style: Style) -> str:
 # --- the txt beside the image ---------------------------------------------------------------------------------------
 
 
-def caption_path(image: Path) -> Path:
-    """Where the caption of an image lies."""
-    return image.with_suffix(".txt")
+def owners_of_captions(images: Iterable[Path]) -> tuple[list[Path], list[UserError]]:
+    """The images that a caption can be written for, in their order, and why it cannot for the others.
+
+    Of several images that share a txt, the one that create_tfrecord.py takes has it. A txt that is no caption file, for
+    it is an image, a folder or a part of the toolkit, is nobody's.
+    """
+    images = list(images)
+    pictures = {os.path.realpath(path) for path in images}
+    owners: dict[Path, Path] = {}
+    for path in images:
+        owner = owners.setdefault(caption_path(path), path)
+        if _suffix_rank(path) < _suffix_rank(owner):
+            owners[caption_path(path)] = path
+    kept, errors = [], []
+    for path in images:
+        target = caption_path(path)
+        if os.path.realpath(target) in pictures:
+            errors.append(UserError(f"{path}: its caption would replace the image {target}; rename one of them"))
+        elif (owner := owners[target]) != path:
+            errors.append(UserError(f"{path}: has the same txt as {owner.name}; rename one of them"))
+        elif os.path.isdir(target):
+            errors.append(UserError(f"{path}: a folder stands where its caption belongs, {target}; rename one of them"))
+        elif is_toolkit_file(target):
+            errors.append(UserError(f"{path}: its caption would replace {target}, a file of the toolkit; rename it"))
+        else:
+            kept.append(path)
+    return kept, errors
 
 
-def appended(existing_text: str, caption: str) -> str:
+def _suffix_rank(path: Path) -> int:
+    suffix = path.suffix.lower()
+    return IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
+
+
+def without_captions(images: Iterable[Path]) -> list[Path]:
+    """The images that have no txt yet."""
+    return [path for path in images if not os.path.isfile(caption_path(path))]
+
+
+def in_writable_folders(images: Iterable[Path]) -> tuple[list[Path], list[UserError]]:
+    """The images in whose folders captions can be written, and a reason for each other folder.
+
+    Raises:
+        Busy: another script is at work in one of them.
+    """
+    images = list(images)
+    refused: dict[Path, UserError] = {}
+    for folder in sorted({path.parent for path in images}):
+        try:
+            check_writable(folder, "its images get no captions")
+            with _turn(folder):
+                pass
+        except Busy:
+            raise
+        except UserError as error:
+            refused[folder] = error
+        except OSError as error:
+            refused[folder] = UserError(f"{error.filename or folder}: {error.strerror}; its images get no captions")
+    return [path for path in images if path.parent not in refused], list(refused.values())
+
+
+def _turn(folder: Path) -> AbstractContextManager[None]:
+    """A folder to oneself for as long as one caption takes, so that two runs in one folder both end right.
+
+    To read a txt, add tags and write it back must not be interrupted by another run that does the same. Runs that have
+    a folder for longer, as replace_blanks.py has, are not waited for.
+    """
+    return locked(folder / LOCK_NAME, "wait for it, and run this again", patience=PATIENCE)
+
+
+def appended(existing_text: str, caption: str, reader: TagReader) -> str:
     """A txt's text, and behind it the tags of a caption that it lacks in any spelling; the text is not changed."""
 
     def key(tag: str) -> str:
-        return danbooru_spelling(tag.replace("\\", "")).lower()
+        return reader.name(tag).casefold()
 
-    known = {key(tag) for tag in parse_tags(existing_text)}
+    standing = parse_tags(existing_text)
+    known = {key(tag) for tag in standing}
     new = [tag for tag in parse_tags(caption) if key(tag) not in known]
+    if not new or not standing:
+        return SEPARATOR.join(new) if new else existing_text
     # Somebody's text may end in a comma or a line end, which would otherwise give an empty tag.
-    parts = [existing_text.rstrip().rstrip(","), *new] if existing_text.strip() else new
-    return SEPARATOR.join(parts)
+    beginning = existing_text.rstrip().rstrip(",，、")
+    joined = beginning + SEPARATOR + SEPARATOR.join(new)
+    if (
+        parse_tags(joined)[: len(standing)] != standing
+    ):  # a semicolon separates at the end of a line, not before a comma
+        joined = beginning + "\n" + SEPARATOR.join(new)
+    return joined
 
 
-def write_caption(path: Path, caption: str, existing: str) -> bool:
-    """Write a caption, whole or not at all; whether anything changed.
+def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+    """What a caption's txt should hold; None where what stands there may stay.
 
     Args:
         existing: what becomes of a file that is there already, one of EXISTING.
+        reader: compares the tags of both.
 
     Raises:
         UserError: the file that is there cannot be read, so nothing can be appended to it.
     """
-    if path.exists():
-        if existing == "skip":
-            return False
-        if existing == "append":
-            existing_text = read_text(path, "make it readable")
-            caption = appended(existing_text, caption)
-            if caption == existing_text:
-                return False  # its time stays as it was, too
-    write_text(path, caption)
-    return True
+    if not os.path.exists(path):
+        return caption
+    if existing == "append":
+        existing_text = read_text(path, "make it readable")
+        text = appended(existing_text, caption, reader)
+        return None if text == existing_text else text  # its time stays as it was, too
+    return caption if existing == "overwrite" else None
+
+
+def write_caption(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+    """Write a caption's txt, whole or not at all; what it holds now, None where it stays. See `new_text`.
+
+    Raises:
+        UserError: this txt cannot be read or written; others may.
+        Busy: another script is at work in the folder.
+        OSError: the disk is full, so no other caption can be written either.
+    """
+    try:
+        with _turn(path.parent):
+            text = new_text(path, caption, existing, reader)
+            if text is not None:
+                write_text(path, text)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(f"{path}: {error.strerror}; the image is left without this caption") from None
+    return text
+
+
+class CaptionFiles:
+    """The captions of a run, which are written, or in a dry run only worked out.
+
+    Args:
+        existing: one of EXISTING.
+        reader: of the vocabulary.
+
+    Attributes:
+        count: txt files that were, or would be, written.
+    """
+
+    def __init__(self, existing: str, reader: TagReader, dry_run: bool) -> None:
+        self.existing, self.reader, self.dry_run = existing, reader, dry_run
+        self.count = 0
+
+    def put(self, image: Path, caption: str) -> str | None:
+        """What an image's txt holds now, or would hold; None where it stays as it was.
+
+        Raises:
+            UserError, Busy, OSError: see write_caption.
+        """
+        work = new_text if self.dry_run else write_caption
+        text = work(caption_path(image), caption, self.existing, self.reader)
+        self.count += text is not None
+        return text
+
+    def summary(self) -> str:
+        """How many."""
+        return f"{counted(self.count, 'caption')} {'would be ' if self.dry_run else ''}written"

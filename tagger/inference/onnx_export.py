@@ -4,6 +4,7 @@ pip install onnx onnxscript onnxruntime
 python wdv3_pytorch.py --model_path checkpoints --export_onnx model.onnx
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tagger.files import UserError, replacing_path
 
 TOLERANCE = 1e-4  # in probability, between PyTorch and onnxruntime
+PRODUCER = "EVA-02 tagger toolkit"  # what the file says of its origin, near its beginning
+BEGINNING = 200  # bytes
 
 
 class FromPixels(nn.Module):
@@ -49,7 +52,7 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
         A line about it.
 
     Raises:
-        UserError: a package is missing, or onnxruntime's probabilities are not PyTorch's.
+        UserError: a package is missing, the model's answers are no numbers, or onnxruntime's are not PyTorch's.
     """
     try:
         import onnxruntime
@@ -59,6 +62,8 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
     model = FromPixels(module, config).eval()
     size = config["pretrained_cfg"]["input_size"][1]
     pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32))
+    # For every block of the model it says that it leaves a node as it is.
+    logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing_path(path) as part:
         program = torch.onnx.export(
@@ -71,15 +76,24 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
             verbose=False,
         )
         assert program is not None
+        program.model.producer_name = PRODUCER
         program.save(part, external_data=False)  # one file, as in the WD repositories
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         worst = 0.0
         for count in (1, 2):  # a batch size that the exporter took for a constant would fail with the other
             with torch.inference_mode():
                 expected = model(pixels[:count]).numpy()
+            if not np.isfinite(expected).all():
+                raise UserError(f"{path}: the model's answers are no numbers (NaN or infinity); name another model")
             (given,) = session.run(None, {session.get_inputs()[0].name: pixels[:count].numpy()})
             worst = max(worst, float(np.abs(given - expected).max()))
         del session  # Windows does not rename a file that is open
         if not worst <= TOLERANCE:
             raise UserError(f"{path}: onnxruntime's probabilities differ by {worst:.1e} from PyTorch's; report this")
     return f"{path}: written; onnxruntime's probabilities are within {worst:.0e} of PyTorch's"
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file was written by `write`."""
+    with open(path, "rb") as file:
+        return PRODUCER.encode() in file.read(BEGINNING)

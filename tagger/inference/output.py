@@ -4,8 +4,10 @@ python wdv3_pytorch.py --image_file test.png --model_path checkpoints --output_f
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from tagger.files import csv_text
@@ -66,7 +68,12 @@ class Writer:
     Args:
         file: open for writing text.
         titles: whether each image's name stands above its answer, in a format that has no other place for it.
+
+    Attributes:
+        beginning: matches where a file begins that has this format.
     """
+
+    beginning: re.Pattern[str]
 
     def __init__(self, file: IO[str], titles: bool = False) -> None:
         self.file, self.titles = file, titles
@@ -107,6 +114,8 @@ class Writer:
 class TextWriter(Writer):
     """The layout of the README; of the ratings only the likeliest."""
 
+    beginning = re.compile(r"(== .*? ==\n)?Caption: .*?\nTags: ", re.DOTALL)
+
     def body(self, answer: Answer) -> str:
         tagging = answer.tagging
         lines = [f"== {tagging.image} =="] if self.titles else []
@@ -124,6 +133,8 @@ class TextWriter(Writer):
 class JsonWriter(Writer):
     """A list of objects."""
 
+    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "caption": ')
+
     def body(self, answer: Answer) -> str:
         return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
 
@@ -134,12 +145,16 @@ class JsonWriter(Writer):
 class JsonLinesWriter(Writer):
     """An object a line."""
 
+    beginning = re.compile(r'\{"image": ".*?", "caption": "')
+
     def body(self, answer: Answer) -> str:
         return self.json_text(answer) + "\n"
 
 
 class CsvWriter(Writer):
     """A row an image; a group is `name:probability`, separated by blanks (no tag has a blank in it)."""
+
+    beginning = re.compile(re.escape(csv_text([CSV_COLUMNS])))
 
     def head(self) -> str:
         return csv_text([CSV_COLUMNS])
@@ -153,3 +168,12 @@ class CsvWriter(Writer):
 
 
 FORMATS: dict[str, type[Writer]] = {"text": TextWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
+
+BEGINNING = 100_000  # characters of a file in which its first answer begins; captions and file names may be long
+
+
+def is_answers(path: Path) -> bool:
+    """Whether a file looks like what one of FORMATS writes, be it of no image at all."""
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        text = file.read(BEGINNING)
+    return not text or any(writer.beginning.match(text) for writer in FORMATS.values())

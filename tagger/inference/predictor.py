@@ -8,6 +8,7 @@ torch is imported, and the model loaded, at the first image that the cache does 
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from array import array
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tagger.cli import counted
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
 
@@ -50,11 +52,12 @@ class PredictorSettings:
 
 @dataclass(frozen=True)
 class Hints:
-    """How errors end: what the user of this program can do about a device, its memory, or a path."""
+    """How errors end: what the user of this program can do about a device, its memory, a path, or broken weights."""
 
     device: str = "choose another device"
     memory: str = "choose a smaller batch"
     path: str = "check the path"
+    weights: str = "choose another checkpoint"
 
 
 class Predictor:
@@ -63,6 +66,11 @@ class Predictor:
     Args:
         load: gives the model: float (N, 3, H, W) to logits (N, C), on the CPU and in evaluation mode.
         config: the content of its config.json.
+        name: of the model, for errors.
+
+    Attributes:
+        images, seconds: that the model has seen, and that it took.
+        known: images that the cache knew.
     """
 
     def __init__(
@@ -71,11 +79,13 @@ class Predictor:
         config: Mapping[str, Any],
         settings: PredictorSettings,
         hints: Hints = Hints(),
+        name: str = "the model",
     ) -> None:
         self.load, self.config, self.settings, self.hints = load, config, settings, hints
+        self.name = name
         self.size: int = config["pretrained_cfg"]["input_size"][1]
-        self.images = 0  # that the model has seen
-        self.seconds = 0.0  # that it took
+        self.images, self.known = 0, 0
+        self.seconds = 0.0
         self.device: torch.device | None = None
         self._module: torch.nn.Module | None = None
 
@@ -106,13 +116,13 @@ class Predictor:
         return images.to_array(images.prepare(data, self.size), self.config["tagger"]["channel_order"])
 
     def __call__(self, pixels: Sequence["np.ndarray[Any, Any]"]) -> list["array[float]"]:
-        """The logits of N images, each C float32.
+        """The logits of N images, each C float32; of a picture that is too much for the model they may be no numbers.
 
         Args:
             pixels: as `prepare` gives them.
 
         Raises:
-            UserError: the device is not there, its memory is too small, or the weights cannot be loaded.
+            UserError: the device is not there, its memory is too small, or the weights cannot be loaded or are broken.
         """
         module, device = self._loaded()
         import torch
@@ -127,21 +137,46 @@ class Predictor:
             with torch.inference_mode(), autocast:
                 logits = module(normalise(batch.to(device), self.config)).float().cpu().numpy()
         except torch.OutOfMemoryError:
+            batch_size = counted(len(pixels), "image")
             raise UserError(
-                f"a batch of {len(pixels)} images: more than the memory of {device} holds; {self.hints.memory}"
+                f"a batch of {batch_size}: more than the memory of {device} holds; {self.hints.memory}"
             ) from None
         rows = [array("f", row.tobytes()) for row in logits]
+        if not all(map(is_finite, rows)):
+            self._check_weights(module)
         self.seconds += time.perf_counter() - started
         self.images += len(rows)
         return rows
 
-    def summary(self, total: int) -> str:
-        """One line: device, precision, speed, and how many of `total` images the cache knew."""
+    def _check_weights(self, module: "torch.nn.Module") -> None:
+        """Tell a model that cannot answer anything from one that fails at a single picture.
+
+        Raises:
+            UserError: some of the weights are no numbers.
+        """
+        tensors = module.state_dict()
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if broken:
+            raise UserError(
+                f"{self.name}: {len(broken)} of {len(tensors)} tensors, such as {broken[0]}, hold NaN or infinity, so "
+                f"its answers are no probabilities; {self.hints.weights}"
+            )
+
+    def summary(self) -> str:
+        """One line: device, precision, speed, and how many images the cache knew."""
         if not self.images:
-            return f"{total} images from the cache"
+            return f"{counted(self.known, 'image')} from the cache"
         rate = f"{self.images / self.seconds:.1f} images/s"
-        known = f", {total - self.images} more from the cache" if total > self.images else ""
-        return f"{self.device}, {self.settings.precision}: {self.images} images, {rate}{known}"
+        known = f", {self.known:,} more from the cache" if self.known else ""
+        return f"{self.device}, {self.settings.precision}: {counted(self.images, 'image')}, {rate}{known}"
+
+
+def is_finite(logits: Logits) -> bool:
+    """Whether all of them are numbers, and none is infinite: the sum of float32 values never leaves a double's range.
+
+    Written so because an answer from the cache has a tenth of a second for everything.
+    """
+    return math.isfinite(sum(logits))
 
 
 # --- many images ----------------------------------------------------------------------------------------------------
@@ -177,9 +212,10 @@ def predictions(
                 queue.append(_Pending(path, b"", UserError(f"{path}: {error.strerror}; {predictor.hints.path}")))
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
-            cached = cache.get(image_key) if cache else None
-            if cached and len(cached) == row_bytes:  # a damaged cache may hold anything
-                queue.append(_Pending(path, image_key, array("f", cached)))
+            cached = _logits_of(cache.get(image_key) if cache else None, row_bytes)
+            if cached:
+                predictor.known += 1
+                queue.append(_Pending(path, image_key, cached))
             else:
                 pool = pool or stack.enter_context(_threads())
                 queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
@@ -191,6 +227,14 @@ def predictions(
                 yield from _finish(queue, predictor, cache)
         while queue:
             yield from _finish(queue, predictor, cache)
+
+
+def _logits_of(data: bytes | None, row_bytes: int) -> "array[float] | None":
+    """What the cache has of an image; None where that is nothing, or, in a damaged cache, no logits."""
+    if data is None or len(data) != row_bytes:
+        return None
+    logits = array("f", data)
+    return logits if is_finite(logits) else None
 
 
 def _threads() -> "ThreadPoolExecutor":
@@ -220,9 +264,12 @@ def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache
     rows = iter(predictor(batch) if batch else ())
     for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
         if outcome is None:
-            outcome = next(rows)
-            if cache:
-                cache.put(image_key, outcome.tobytes())
+            outcome = logits = next(rows)
+            if not is_finite(logits):
+                reason = "the model's answer is no number (NaN or infinity)"
+                outcome = UserError(f"{path}: {reason}; remove the image, or name another model")
+            elif cache:
+                cache.put(image_key, logits.tobytes())
         yield path, outcome
 
 
@@ -237,4 +284,4 @@ def pooled(results: Iterable[Result]) -> Iterator[Result]:
         total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
         count += 1
     if count:
-        yield Path(f"{count} images together"), array("f", (x / count for x in total))
+        yield Path(f"{count} image{'s' if count > 1 else ''} together"), array("f", (x / count for x in total))

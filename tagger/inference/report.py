@@ -5,26 +5,32 @@
 The page is one file that needs no network: report_template.html with one JSON object in it. Only what the sliders
 change happens there: which tags pass. How they are ordered and spelt, and the pieces of artist strings, are worked out
 here by the functions that also write captions, so that the page's buttons copy what the command line prints.
+
+More images than a browser takes at once are divided among pages that link to each other: report.html, report-2.html …
 """
 
 import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tagger import images
-from tagger.files import write_text
+from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import GROUPS, THRESHOLDS, threshold_key
 from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces
 from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
-PLACE_OF_DATA = "__DATA__"  # in the template, once
+PLACE_OF_DATA, PLACE_OF_NUMBER = "__DATA__", "__PAGE__"  # in the template, each once
+BEGINNING = 4096  # characters of a page, which tell it from other files
+PAGE_SIZE = 1000  # images: a page of 10 to 40 MB, which a browser opens in a second (0.6 s for 37 MB)
 
 LOWEST = 0.05  # tags less likely than this need no place in a report; thousands of them would weigh more than the image
 LONG_SIDE = 320  # pixels of a thumbnail, shown at up to 260 and sharp on denser screens
@@ -38,66 +44,174 @@ class Entry:
 
     Attributes:
         image: the file.
+        name: what the page calls it.
         groups: for each of CATEGORIES the probabilities by tag name, those of at least LOWEST; of ratings all four.
     """
 
     image: Path
+    name: str
     groups: Mapping[str, Mapping[str, float]]
 
 
-def make_entry(image: Path, probabilities: Sequence[float], vocabulary: Vocabulary) -> Entry:
+def make_entry(image: Path, name: str, probabilities: Sequence[float], vocabulary: Vocabulary) -> Entry:
     """What a report keeps of an image's C probabilities, which are in the vocabulary's order."""
     groups = {
-        name: {
+        category: {
             vocabulary.names[i]: probabilities[i]
-            for i in vocabulary.indices(CATEGORY_NUMBERS[name])
-            if probabilities[i] >= LOWEST or name == "rating"
+            for i in vocabulary.indices(CATEGORY_NUMBERS[category])
+            if probabilities[i] >= LOWEST or category == "rating"
         }
-        for name in CATEGORIES
+        for category in CATEGORIES
     }
-    return Entry(image, groups)
+    return Entry(image, name, groups)
 
 
-def write_report(
-    path: Path | str,
-    entries: Sequence[Entry],
+class Report:
+    """A report that is being written, see `writing`; in memory are the images of one page."""
+
+    def __init__(
+        self,
+        path: Path,
+        images: Sequence[Path],
+        thresholds: Mapping[str, float],
+        vocabulary: Vocabulary,
+        style: Style,
+        artists: ArtistSettings,
+    ) -> None:
+        self.pages = page_paths(path, len(images))
+        self.thresholds, self.vocabulary, self.style, self.artists = thresholds, vocabulary, style, artists
+        self.count = 0  # images that were added
+        self.waiting = ExitStack()  # pages that appear when all are there
+        self._template = read_template()
+        self._names = names_of(images)
+        self._passed = 0  # images, with those that have no answer
+        self._entries: list[Entry] = []  # of this page
+        self._empty: list[int] = []  # pages without an image
+
+    def add(self, image: Path, probabilities: Sequence[float]) -> None:
+        """Show the next image: its C probabilities are in the vocabulary's order."""
+        self._entries.append(make_entry(image, self._names[self._passed], probabilities, self.vocabulary))
+        self.count += 1
+        self.pass_over()
+
+    def pass_over(self) -> None:
+        """The next image has no answer."""
+        self._passed += 1
+        if self._passed % PAGE_SIZE == 0:
+            self._end_page()
+
+    def end(self) -> None:
+        """Write what is left; nothing at all where no image was added, so that an earlier report stays."""
+        if self._passed % PAGE_SIZE:
+            self._end_page()
+        if self.count:
+            for number in self._empty:
+                self._write_page(number)
+
+    def _end_page(self) -> None:
+        number = (self._passed - 1) // PAGE_SIZE + 1
+        if self._entries:
+            self._write_page(number)
+        else:
+            self._empty.append(number)
+        self._entries.clear()
+
+    def _write_page(self, number: int) -> None:
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
+            thumbnails = list(pool.map(thumbnail, [entry.image for entry in self._entries]))
+        rows = self.vocabulary.index
+        shown = [
+            {"name": entry.name, "thumbnail": picture} | image_data(entry, rows, self.style, self.artists.top)
+            for picture, entry in zip(thumbnails, self._entries, strict=True)
+        ]
+        data = page_data(self.thresholds, self.artists, number, self.pages)
+        data |= {"spelling": spelling(self._entries, self.style), "images": shown}
+        before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
+        part = self.waiting.enter_context(replacing_path(self.pages[number - 1]))
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.writelines((before, embed(data), after))
+
+
+@contextmanager
+def writing(
+    path: Path,
+    images: Sequence[Path],
     thresholds: Mapping[str, float],
-    rows: Mapping[str, int],
+    vocabulary: Vocabulary,
     style: Style,
     artists: ArtistSettings,
-) -> None:
-    """Write the page, whole or not at all.
+) -> Iterator[Report]:
+    """Write a report, whole or not at all: it appears when the block is left without an exception.
 
-    An image that cannot be decoded is shown as its name and the reason. Names of tags and files may hold anything.
+    An image that cannot be decoded is shown as its name and the reason. Names of tags and files may hold anything. What
+    an earlier, longer report of this name has on further pages is removed.
 
     Args:
-        entries: in the order of the page.
+        path: of the first page, see `page_paths`; its folder is made where it is missing.
+        images: all of them, in the order in which they are added or passed over.
         thresholds: the five keys of threshold.json; where the sliders stand at first.
-        rows: label index of each name, see Vocabulary.index.
+        vocabulary: of the model.
         style: of the captions and tags that the page's buttons copy.
         artists: of the artist strings; its syntax is the one that is chosen at first.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
+        UserError: the template is damaged.
         ValueError: a probability or threshold is not a finite number.
     """
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        thumbnails = list(pool.map(thumbnail, [entry.image for entry in entries]))
-    names = names_of([entry.image for entry in entries])
-    shown = [
-        {"name": name, "thumbnail": picture} | image_data(entry, rows, style, artists.top)
-        for name, picture, entry in zip(names, thumbnails, entries, strict=True)
-    ]
-    data = page_data(thresholds, style, artists) | {"spelling": spelling(entries, style), "images": shown}
-    before, _, after = TEMPLATE.read_text(encoding="utf-8").partition(PLACE_OF_DATA)
-    write_text(path, before + embed(data) + after)
+    report = Report(path, images, thresholds, vocabulary, style, artists)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with report.waiting:
+        yield report
+        report.end()
+    if report.count:
+        number = len(report.pages) + 1
+        while is_report(left := page_path(path, number), number):
+            left.unlink()
+            number += 1
+
+
+def read_template() -> str:
+    """The page without its data.
+
+    Raises:
+        UserError: missing, or without one of its two places.
+    """
+    hint = "fetch the toolkit's file again"
+    text = read_text(TEMPLATE, hint)
+    for place in (PLACE_OF_DATA, PLACE_OF_NUMBER):
+        if text.count(place) != 1:
+            raise UserError(f"{TEMPLATE}: no {place} in it, or several; {hint}")
+    return text
+
+
+def page_paths(path: Path, count: int) -> list[Path]:
+    """The files of a report of `count` images: report.html, report-2.html …"""
+    return [page_path(path, number) for number in range(1, max(1, -(-count // PAGE_SIZE)) + 1)]
+
+
+def page_path(path: Path, number: int) -> Path:
+    """The file of a report's page, which is counted from 1."""
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def is_report(path: Path, number: int = 1) -> bool:
+    """Whether a file is this page of a report; earlier versions wrote one page, without its number."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(BEGINNING)
+    found = re.search(r'<meta name="page" content="(\d+)">', text)
+    return "<title>Tag report</title>" in text and int(found[1] if found else 1) == number
 
 
 # --- what the page is told ------------------------------------------------------------------------------------------
 
 
-def page_data(thresholds: Mapping[str, float], style: Style, artists: ArtistSettings) -> dict[str, Any]:
-    """What holds for all images.
+def page_data(
+    thresholds: Mapping[str, float], artists: ArtistSettings, number: int, pages: Sequence[Path]
+) -> dict[str, Any]:
+    """What holds for all images of a page.
 
     Returns:
         thresholds: the value of each key, in the order of the sliders.
@@ -106,6 +220,7 @@ def page_data(thresholds: Mapping[str, float], style: Style, artists: ArtistSett
         syntaxes: (key, title) of each syntax of an artist string; syntax: the one that is chosen at first.
         separator: between the tags of a list and the names of an artist string.
         lowest: no tag that is less likely is in the page.
+        page: its number, from 1; pages: the file names of all of them.
     """
     keys = {category: threshold_key(category) for category in GROUPS}
     return {
@@ -116,6 +231,8 @@ def page_data(thresholds: Mapping[str, float], style: Style, artists: ArtistSett
         "syntax": artists.syntax or next(iter(SYNTAXES)),
         "separator": SEPARATOR,
         "lowest": LOWEST,
+        "page": number,
+        "pages": [page.name for page in pages],
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tagger.files import UserError
-from tagger.formats.thresholds import read_tag_thresholds, read_thresholds
+from tagger.formats.thresholds import default_thresholds, read_tag_thresholds, read_thresholds
 from tagger.formats.vocabulary import Vocabulary
 from tests.helpers import ROOT, lines_of
 
@@ -26,11 +26,11 @@ DEFAULTS = {
 
 def thresholds_from(tmp_path: Path, text: str) -> dict[str, float]:
     (tmp_path / "threshold.json").write_text(text)
-    return read_thresholds(tmp_path / "threshold.json")
+    return read_thresholds(tmp_path / "threshold.json", print)
 
 
 def test_the_shipped_thresholds_are_the_readmes() -> None:
-    assert read_thresholds(ROOT / "threshold.json") == {
+    assert read_thresholds(ROOT / "threshold.json", print) == {
         "general_threshold": 0.40,
         "character_threshold": 0.80,
         "artist_threshold": 0.70,
@@ -39,8 +39,10 @@ def test_the_shipped_thresholds_are_the_readmes() -> None:
     }
 
 
-def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
-    assert read_thresholds(tmp_path / "gone.json") == DEFAULTS
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.json: no such file; name another"):
+        read_thresholds(tmp_path / "gone.json", print, "name another")
+    assert default_thresholds() == DEFAULTS
 
 
 @pytest.mark.parametrize("key", DEFAULTS)
@@ -58,7 +60,7 @@ def test_an_unknown_key_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert thresholds_from(tmp_path, '{"gen_threshold": 0.9, "tags_threshold": 0.2}') == DEFAULTS | {
         "tags_threshold": 0.2
     }
-    (line,) = lines_of(capsys.readouterr().err)
+    (line,) = lines_of(capsys.readouterr().out)
     assert "warning" in line and "threshold.json" in line and "gen_threshold" in line
 
 

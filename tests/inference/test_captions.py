@@ -3,16 +3,31 @@
 python -m pytest tests/inference/test_captions.py
 """
 
+import errno
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.files import UserError
-from tagger.formats.tag_lists import KAOMOJI, danbooru_spelling, parse_tags, spell
-from tagger.inference.captions import Style, appended, in_order, join, write_caption
-from tests.helpers import ODD_NAMES
+from tagger.files import Busy, UserError
+from tagger.formats.tag_lists import KAOMOJI, TagReader, danbooru_spelling, parse_tags, spell
+from tagger.inference import captions
+from tagger.inference.captions import (
+    Style,
+    appended,
+    in_order,
+    in_writable_folders,
+    join,
+    new_text,
+    owners_of_captions,
+    write_caption,
+)
+from tests.helpers import ODD_NAMES, ROOT
 
 NAMES = ["long_hair", "1girl", "^_^", "saber_(fate)", "solo"]
 
@@ -47,6 +62,14 @@ def test_excluded_and_first() -> None:
     assert in_order(NAMES, style, PROBABILITIES, INDEX) == ["^_^", "1girl", "long_hair", "saber_(fate)"]
 
 
+def test_tags_of_a_person_are_read_in_any_spelling() -> None:
+    style = Style(exclude=("long hair", "(solo:1.2)"), first=(r"saber \(fate\)", "other thing"))
+    read = style.read_by(TagReader(NAMES))
+    assert read == Style(exclude=("long_hair", "solo"), first=("saber_(fate)", "other_thing"))
+    spaced = style.read_by(TagReader(["long hair", "saber (fate)"]))
+    assert spaced.exclude[0] == "long hair" and spaced.first[0] == "saber (fate)"
+
+
 def test_a_caption_in_either_spelling() -> None:
     assert join(NAMES, Style()) == "long_hair, 1girl, ^_^, saber_(fate), solo"
     spaced = Style(spaces=True, escape=True)
@@ -71,31 +94,142 @@ def test_what_is_written_reads_as_the_same_tags(names: list[str], spaces: bool, 
 
 # --- the txt beside the image ---------------------------------------------------------------------------------------
 
+READER = TagReader(NAMES)
+
 
 def test_appending_keeps_what_stands_there() -> None:
     standing = "my trigger word, Long hair,\n1girl"
-    assert appended(standing, "1girl, Long_hair, solo, saber \\(fate\\)") == (
+    assert appended(standing, "1girl, Long_hair, solo, saber \\(fate\\)", READER) == (
         "my trigger word, Long hair,\n1girl, solo, saber \\(fate\\)"
     )
-    assert appended("saber_(fate)", "saber \\(fate\\)") == "saber_(fate)"
-    assert appended("", "a, b") == appended(" \n", "a, b") == "a, b"
+    assert appended("", "a, b", READER) == appended(" \n", "a, b", READER) == "a, b"
 
 
-@given(st.lists(tag_names, max_size=6), st.lists(tag_names, max_size=6))
-def test_appending_twice_changes_nothing(standing: list[str], new: list[str]) -> None:
-    once = appended(", ".join(standing), ", ".join(new))
-    assert appended(once, ", ".join(new)) == once
-    assert parse_tags(once)[: len(parse_tags(", ".join(standing)))] == parse_tags(", ".join(standing))
+@pytest.mark.parametrize(
+    ("standing", "tag"),
+    [
+        ("saber_(fate)", r"saber \(fate\)"),
+        (r"saber \(fate\)", "saber_(fate)"),
+        ("(long hair:1.2)", "long_hair"),
+        ("LONG HAIR", "long_hair"),
+        (r"1girl, \m/", r"\m/"),
+        ("long hair,,", "long hair"),
+    ],
+)
+def test_a_tag_that_stands_there_in_any_spelling_is_not_added(standing: str, tag: str) -> None:
+    assert appended(standing, tag, READER) == standing
+
+
+def test_names_that_differ_in_a_backslash_are_two() -> None:
+    assert appended("m/", "\\m/", READER) == "m/, \\m/"
+
+
+def test_line_ends_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"1girl,\r\nsolo\r\n")
+    assert write_caption(path, "1girl, hat", "append", READER)
+    assert path.read_bytes() == b"1girl,\r\nsolo, hat"
+
+
+listed = st.one_of(tag_names, st.text("ab;,| _():\\\n", max_size=6))
+
+
+@given(st.lists(listed, max_size=6).map(", ".join) | st.text("ab;,|、 \r\n", max_size=8), st.lists(listed, max_size=6))
+def test_appending_twice_changes_nothing(standing: str, new: list[str]) -> None:
+    once = appended(standing, ", ".join(new), READER)
+    assert parse_tags(once)[: len(parse_tags(standing))] == parse_tags(standing)
+    assert appended(once, ", ".join(new), READER) == once
 
 
 def test_what_becomes_of_a_caption_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    assert write_caption(path, "new", "skip") and path.read_text() == "new"
-    assert not write_caption(path, "other", "skip") and path.read_text() == "new"
-    assert write_caption(path, "other", "append") and path.read_text() == "new, other"
-    assert not write_caption(path, "other", "append")
-    assert write_caption(path, "other", "overwrite") and path.read_text() == "other"
+
+    def write(caption: str, existing: str) -> bool:
+        planned = new_text(path, caption, existing, READER)
+        assert write_caption(path, caption, existing, READER) == planned
+        assert planned is None or path.read_text() == planned
+        return planned is not None
+
+    assert write("new", "skip") and path.read_text() == "new"
+    assert not write("other", "skip") and path.read_text() == "new"
+    assert write("other", "append") and path.read_text() == "new, other"
+    assert not write("other", "append")
+    assert write("other", "overwrite") and path.read_text() == "other"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"a\.txt: not UTF-8"):
-        write_caption(path, "other", "append")
+        write_caption(path, "other", "append", READER)
     assert path.read_bytes() == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("existing", captions.EXISTING)
+def test_a_txt_that_cannot_be_written_is_the_error_of_one_image(tmp_path: Path, existing: str) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    for name in ("x" * 252 + ".txt", *(["folder.txt"] if existing != "skip" else [])):
+        with pytest.raises(UserError, match=r"\.txt: .*; (the image is left without this caption|make it readable)"):
+            write_caption(tmp_path / name, "1girl", existing, READER)
+
+
+def test_a_full_disk_is_the_error_of_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(captions, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_caption(tmp_path / "a.txt", "1girl", "skip", READER)
+
+
+def test_which_images_have_a_txt_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    names = ["a.jpeg", "a.jpg", "a.png", "b.png", "c.txt", "c.png", "d.png", "folder.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "d.txt").symlink_to(tmp_path / "b.png")
+    kept, errors = owners_of_captions([*(tmp_path / name for name in names), ROOT / "requirements.png"])
+    assert [path.name for path in kept] == ["a.jpg", "b.png"]
+    reasons = [str(error).partition(": ")[2] for error in errors]
+    assert [str(error).split(": ")[0] for error in errors] == [
+        *(str(tmp_path / name) for name in ("a.jpeg", "a.png", "c.txt", "c.png", "d.png", "folder.png")),
+        str(ROOT / "requirements.png"),
+    ]
+    assert reasons[0] == reasons[1] == "has the same txt as a.jpg; rename one of them"
+    assert all("would replace the image" in reason for reason in reasons[2:5])
+    assert "a folder stands" in reasons[5] and "a file of the toolkit" in reasons[6]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_named_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a").chmod(0o500)
+    images = [tmp_path / name for name in ("a/1.png", "a/2.png", "b/1.png")]
+    kept, errors = in_writable_folders(images)
+    assert kept == images[2:] and len(errors) == 1 and "no permission to write there" in str(errors[0])
+
+
+# --- two runs at once -----------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tagger import files
+with files.locked_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_script_is_at_work_is_waited_for_and_then_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captions, "PATIENCE", 0.1)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdin and holder.stdout.readline() == "held\n"
+        with pytest.raises(Busy, match=f"process {holder.pid} on .* is at work here; wait for it"):
+            in_writable_folders([tmp_path / "a.png"])
+        with pytest.raises(Busy):
+            write_caption(tmp_path / "a.txt", "1girl", "append", READER)
+        monkeypatch.setattr(captions, "PATIENCE", 20)
+        threading.Timer(0.2, holder.stdin.close).start()
+        assert write_caption(tmp_path / "a.txt", "1girl", "append", READER)
+    assert (tmp_path / "a.txt").read_text() == "1girl"

@@ -39,7 +39,7 @@ def written(output_format: str, *answers: Answer, titles: bool = False) -> str:
 
 
 def test_the_example_of_the_readme() -> None:
-    answer = answer_of(EXAMPLE, read_thresholds(ROOT / "threshold.json"))
+    answer = answer_of(EXAMPLE, read_thresholds(ROOT / "threshold.json", print))
     assert written("text", answer) == EXAMPLE_TEXT
     assert written("text", answer, answer, titles=True) == f"== a.png ==\n{EXAMPLE_TEXT}" * 2
 

@@ -3,6 +3,7 @@
 python -m pytest tests/inference/test_predictor.py
 """
 
+import math
 import sqlite3
 from array import array
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
-from tagger.inference.predictor import Hints, Predictor, PredictorSettings, Result, pooled, predictions
+from tagger.inference.predictor import Hints, Predictor, PredictorSettings, Result, is_finite, pooled, predictions
 from tagger.inference.selection import sigmoid
 from tests.helpers import make_predictor
 
@@ -76,6 +79,61 @@ def test_a_damaged_entry_is_computed_anew(tmp_path: Path) -> None:
         database.close()
         assert list(predictions(paths, model, cache, b"key")) == expected
     cache.close()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_an_old_entry_that_is_no_number_is_computed_anew(tmp_path: Path, number: float) -> None:
+    paths = grey_images(tmp_path, 2)
+    cache = PredictionCache(tmp_path / "c.sqlite")
+    model = Counted(batch_size=2)
+    expected = list(predictions(paths, model, cache, b"key"))
+    with sqlite3.connect(tmp_path / "c.sqlite") as database:
+        database.execute("UPDATE predictions SET logits = ?", (array("f", [0.5, number]).tobytes(),))
+    database.close()
+    assert list(predictions(paths, model, cache, b"key")) == expected
+    assert model.batches == [2, 2]
+    cache.close()
+
+
+class NotANumberForBlack(torch.nn.Module):
+    """A model that answers NaN for black images, though all its weights are numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        brightness = (pixels.mean((1, 2, 3)) + 1) * self.weight
+        return torch.stack([brightness.log() - brightness.log() + brightness, brightness], 1)
+
+
+def test_an_answer_that_is_no_number_is_the_error_of_its_image(tmp_path: Path) -> None:
+    paths = []
+    for number, shade in enumerate((9, 0, 200)):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (28, 28), (shade,) * 3).save(paths[-1])
+    config = CONFIG | {"pretrained_cfg": {"input_size": [3, 28, 28], "mean": [0.5] * 3, "std": [0.5] * 3}}
+    cache = PredictionCache(tmp_path / "c.sqlite")
+    for _ in range(2):
+        predictor = Predictor(NotANumberForBlack, config, PredictorSettings(device="cpu", batch_size=2))
+        results = dict(predictions(paths, predictor, cache, b""))
+        assert "1.png: the model's answer is no number" in str(results.pop(paths[1]))
+        assert all(isinstance(logits, array) and is_finite(logits) for logits in results.values())
+    assert (predictor.known, predictor.images) == (2, 1)
+    cache.close()
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_whether_all_are_numbers(values: list[float]) -> None:
+    assert is_finite(array("f", values)) == all(map(math.isfinite, values))
+
+
+def test_the_summary_counts_what_it_saw() -> None:
+    predictor = Counted(batch_size=2)
+    predictor.known = 3
+    assert predictor.summary() == "3 images from the cache"
+    predictor.images, predictor.seconds, predictor.device = 1, 0.5, torch.device("cpu")
+    assert predictor.summary() == "cpu, float32: 1 image, 2.0 images/s, 3 more from the cache"
 
 
 def test_the_answer_is_that_of_the_batch(checkpoint: Path, dataset: Path) -> None:

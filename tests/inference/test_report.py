@@ -18,7 +18,8 @@ from PIL import ExifTags, Image
 import wdv3_pytorch
 from examples.sample_booru.drawing import draw_post
 from models import make_config
-from tagger.formats.vocabulary import Vocabulary
+from tagger.files import UserError
+from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, Syntax
 from tagger.inference.captions import Style
@@ -36,15 +37,29 @@ RATINGS = {"general": 0.9, "sensitive": 0.07, "questionable": 0.02, "explicit": 
 HOSTILE = ["<o>_<o>", "<script>alert(1)</script>", "</script>", "<!--<script>", "&lt;", "\u2028", "__proto__", "$&"]
 
 
-def entry(image: Path, **groups: dict[str, float]) -> report.Entry:
+Said = tuple[Path, dict[str, dict[str, float]]]  # an image and its tags by category
+
+
+def entry(image: Path, **groups: dict[str, float]) -> Said:
     """An image with the given groups; its ratings are RATINGS, the other groups empty."""
-    return report.Entry(image, {"rating": RATINGS, "general": {}, "character": {}, "artist": {}} | groups)
+    return image, {"rating": RATINGS} | groups
 
 
-def write(path: Path, entries: Sequence[report.Entry], style: Style = PLAIN, syntax: str | None = None) -> None:
-    """A report at THRESHOLDS; the tags are numbered as they come."""
-    rows = {name: row for each in entries for group in each.groups.values() for row, name in enumerate(group)}
-    report.write_report(path, entries, THRESHOLDS, rows, style, ArtistSettings(syntax))
+def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, syntax: str | None = None) -> None:
+    """A report at THRESHOLDS; the tags are numbered as they come. None is an image that has no answer."""
+    said = [each or (path.with_name("no answer.png"), {}) for each in entries]
+    tags = {(name, category) for _, groups in said for category, group in groups.items() for name in group}
+    names = tuple(dict.fromkeys(name for _, groups in said for group in groups.values() for name in group))
+    categories = dict(tags)
+    vocabulary = Vocabulary(names, tuple(CATEGORY_NUMBERS[categories[name]] for name in names))
+    images = [image for image, _ in said]
+    with report.writing(path, images, THRESHOLDS, vocabulary, style, ArtistSettings(syntax)) as page:
+        for each, (image, groups) in zip(entries, said, strict=True):
+            if each is None:
+                page.pass_over()
+                continue
+            all_groups = {name: p for group in groups.values() for name, p in group.items()}
+            page.add(image, [all_groups.get(name, 0.0) for name in names])
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -66,7 +81,7 @@ def draw(path: Path, number: int = 0) -> Path:
 
 def test_odd_names_and_exact_probabilities_survive(tmp_path: Path) -> None:
     names = [*HOSTILE, *ODD_NAMES]
-    general = {name: 1 / (number + 3) for number, name in enumerate(names)}
+    general = {name: 1 / (1 + number / 2) for number, name in enumerate(names)}
     image = draw(tmp_path / "</script><b> 初音.jpg")
     write(tmp_path / "out.html", [entry(image, general=general)])
     data = data_of(tmp_path / "out.html")
@@ -83,7 +98,7 @@ def test_groups_fall_and_ties_keep_their_order(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_an_image() -> None:
     vocabulary = Vocabulary(("general", "explicit", "solo", "hat", "miku", "wlop"), (9, 9, 0, 0, 4, 1))
-    kept = report.make_entry(Path("1.jpg"), [0.9, 0.001, 0.3, 0.0499, 0.05, 0.7], vocabulary)
+    kept = report.make_entry(Path("1.jpg"), "1.jpg", [0.9, 0.001, 0.3, 0.0499, 0.05, 0.7], vocabulary)
     assert kept.groups == {
         "rating": {"general": 0.9, "explicit": 0.001},
         "general": {"solo": 0.3},
@@ -130,22 +145,97 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 
 def test_the_report_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.html"
-    write(out, [])
+    write(out, [entry(tmp_path / "gone.jpg")])
     before = out.read_bytes()
 
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write(out, [entry(draw(tmp_path / "1.jpg"))])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space left"):
+            write(out, [entry(draw(tmp_path / "1.jpg"))])
+    assert out.read_bytes() == before
+    write(out, [None])  # an earlier report is worth more than one without images
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg", "out.html"]
 
 
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "PAGE_SIZE", 3)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_many_images_are_divided_among_pages(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.html"
+    entries: list[Said | None] = [entry(tmp_path / f"{number}.jpg", general={"solo": 0.5}) for number in range(8)]
+    entries[1] = None
+    entries[6:] = [None, None]
+    write(out, entries)
+    pages = [out, out.with_name("out-2.html"), out.with_name("out-3.html")]
+    assert sorted(out.parent.iterdir()) == sorted(pages)
+    for number, (page, names) in enumerate(
+        zip(pages, (["0.jpg", "2.jpg"], ["3.jpg", "4.jpg", "5.jpg"], []), strict=True), start=1
+    ):
+        data = data_of(page)
+        assert [image["name"] for image in data["images"]] == names
+        assert (data["page"], data["pages"]) == (number, [page.name for page in pages])
+        assert [report.is_report(page, other) for other in (1, 2, 3)] == [other == number for other in (1, 2, 3)]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_pages_that_a_longer_report_left_are_removed_and_no_others(tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    entries = [entry(tmp_path / f"{number}.jpg") for number in range(13)]
+    write(out, entries)
+    assert len(list(tmp_path.iterdir())) == 5
+    write(tmp_path / "out-4.html", entries[:1])  # a report of its own
+    write(out, entries[:4])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-2.html", "out-4.html", "out-5.html", "out.html"]
+    (tmp_path / "out-4.html").unlink()
+    (tmp_path / "out-5.html").unlink()
+    write(out, entries[:1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html"]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_an_error_on_a_later_page_leaves_the_earlier_report(tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    write(out, [entry(tmp_path / "old.jpg")])
+    before = out.read_bytes()
+    entries = [entry(tmp_path / f"{number}.jpg") for number in range(5)]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(out, [*entries, entry(tmp_path / "5.jpg", rating={"general": math.nan})])
+    assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == before
+
+
+def test_what_looks_like_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    assert not report.is_report(path)
+    path.write_text("<!doctype html><title>Tag report</title>")  # as version 0.1.0 wrote it
+    assert report.is_report(path) and not report.is_report(path, 2)
+    path.write_text("<!doctype html><title>My page</title>")
+    assert not report.is_report(path)
+
+
+@pytest.mark.parametrize("damage", ["", "<p>no place</p>", "__DATA__ __PAGE__ __DATA__"])
+def test_a_template_without_its_places_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    (tmp_path / "template.html").write_text(damage)
+    monkeypatch.setattr(report, "TEMPLATE", tmp_path / "template.html")
+    with pytest.raises(UserError, match=r"template\.html: no __\w+__ in it, or several; fetch"):
+        write(tmp_path / "out.html", [entry(tmp_path / "1.jpg")])
+    assert not (tmp_path / "out.html").exists()
+
+
 def test_a_probability_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write(tmp_path / "out.html", [entry(tmp_path / "1.jpg", general={"a": math.nan})])
+        write(tmp_path / "out.html", [entry(tmp_path / "1.jpg", rating={"general": math.nan})])
     assert not (tmp_path / "out.html").exists()
 
 
@@ -469,6 +559,33 @@ def test_languages(browser: Any, tmp_path: Path, locale: str, title: str) -> Non
     assert words[0] == words[1]
     window.context.close()
     assert not window.complaints
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_pages_link_to_each_other_and_take_the_thresholds_along(browser: Any, tmp_path: Path) -> None:
+    out = tmp_path / "my report #1 50%.html"
+    write(out, [entry(tmp_path / f"{number}.jpg", general={"solo": 0.5}) for number in range(7)])
+    window = Window(browser, out, locale="en-US")
+    assert window.page.locator("#pages").all_text_contents() == ["123"]
+    assert window.page.text_content("#count") == "3 images on this page"
+    assert window.tags("general") == ["solo"]
+    window.page.fill('input[type="number"][data-key="general_threshold"]', "0.615")
+    window.settle()
+    window.page.click('#pages a:text("3")')
+    window.page.wait_for_selector(".card h2")
+    assert window.page.text_content("#count") == "1 image on this page"
+    assert window.page.text_content("#pages [aria-current]") == "3"
+    assert window.page.input_value('input[type="number"][data-key="general_threshold"]') == "0.615"
+    assert window.tags("general") == []
+    window.page.click("#reset")
+    window.settle()
+    assert window.tags("general") == ["solo"]
+    window.context.close()
+    assert not window.complaints
+
+
+def test_one_page_has_no_navigation(window: Window) -> None:
+    assert window.page.locator("#pages").is_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,108 @@
+"""What a run of the tagger is asked for, sorted by whom it concerns.
+
+settings = Settings(images=ImageSettings((Path("pictures"),), recursive=True), model=…)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagger.inference.artist_strings import ArtistSettings
+from tagger.inference.captions import Style
+from tagger.inference.predictor import PredictorSettings
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Which images: files and folders, and whether their folders count too."""
+
+    paths: tuple[Path, ...]
+    recursive: bool
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which tagger: a file or folder, or a repository of the hub; the other two win over what lies beside it."""
+
+    path: Path | None
+    repository: str | None
+    config: Path | None
+    tags_csv: Path | None
+
+
+@dataclass(frozen=True)
+class ThresholdSettings:
+    """Where the thresholds come from.
+
+    Attributes:
+        file: a threshold.json that was named, or None.
+        given: keys of the file with the values that win over it.
+        by_mcut, per_tag: see SelectionRule; per_tag is read from the checkpoint's folder.
+    """
+
+    file: Path | None
+    given: Mapping[str, float]
+    by_mcut: bool
+    per_tag: bool
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where answers go.
+
+    Attributes:
+        format: a key of FORMATS.
+        file: None for stdout.
+        prints: whether answers are written at all: who has captions or a page written wants no thousand on the screen.
+        report, onnx: further files to write, or None.
+        overwrite: replace what stands there and is not ours.
+    """
+
+    format: str
+    file: Path | None
+    prints: bool
+    report: Path | None
+    onnx: Path | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How captions look, and whether they are written beside the images.
+
+    Attributes:
+        style: also of the caption and the tags that are printed; its names are as they were typed.
+        write: whether a txt is asked for.
+        existing: one of EXISTING.
+        dry_run: print what would be written instead.
+    """
+
+    style: Style
+    write: bool
+    existing: str
+    dry_run: bool
+
+    @property
+    def writes(self) -> bool:
+        """Whether a txt may change."""
+        return self.write and not self.dry_run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run is asked for, by whom it concerns.
+
+    Attributes:
+        pool: one answer for all images.
+        use_cache: take and keep logits.
+    """
+
+    images: ImageSettings
+    model: ModelSettings
+    predictor: PredictorSettings
+    thresholds: ThresholdSettings
+    output: OutputSettings
+    captions: CaptionSettings
+    artists: ArtistSettings
+    pool: bool
+    use_cache: bool
