@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tagger.formats.tag_lists import lookalikes
 from tagger.formats.vocabulary import GENERAL, RATING, RATINGS, Vocabulary, write_vocabulary
 
 UNKNOWN_TAGS_FILE = "unknown_tags.csv"  # beside the records
@@ -22,11 +23,13 @@ class Labels:
         vocabulary: the labels, new ones at the end.
         new: name and category of each of these new ones.
         counts: uses of each tag in the dataset.
+        misspelt: for each new label that is probably a known one misspelt, that one.
     """
 
     vocabulary: Vocabulary
     new: tuple[tuple[str, int], ...]
     counts: Counter[str]
+    misspelt: Mapping[str, str]
 
     @cached_property
     def unknown(self) -> list[str]:
@@ -46,7 +49,8 @@ def assign_labels(
 
     Args:
         counts: uses by tag in the dataset.
-        known: category by tag, from the dataset's tag_categories.csv; other new tags but ratings are general.
+        known: category by tag, from the dataset's tag_categories.csv; other new tags but ratings are general. No tag
+            that it has is taken for a misspelt one.
         min_count: rarer tags get no label; None gives none to any new tag.
     """
     categories = {**known, **dict.fromkeys(RATINGS.values(), RATING)}
@@ -56,7 +60,8 @@ def assign_labels(
         vocabulary.names + tuple(name for name, _ in new),
         vocabulary.categories + tuple(category for _, category in new),
     )
-    return Labels(extended, new, counts)
+    misspelt = lookalikes([name for name in chosen if name not in categories], vocabulary.index)
+    return Labels(extended, new, counts, misspelt)
 
 
 def write_unknown_tags(path: Path, labels: Labels) -> None:
