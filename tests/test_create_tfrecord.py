@@ -24,6 +24,7 @@ from PIL import Image
 
 import create_tfrecord as script
 from tagger import images
+from tagger.files import LOCK_NAME
 from tagger.formats.records import RecordFile, RecordFiles, shard_paths
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
@@ -156,7 +157,8 @@ def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None
     for name, reason in expected.items():
         assert found[name].startswith(reason)
         assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
-    assert "equal another one" in done.stderr and "no_image.txt" in done.stderr
+    assert "1 image equals another one" in done.stderr and "1 txt file has no image" in done.stderr
+    assert "no_image.txt" in done.stderr and "not read, for being neither pictures nor txt files: 1 .md" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
@@ -262,11 +264,12 @@ def test_wrong_values_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_new_tags_with_blanks_are_warned_of_and_lines_separate_tags(tmp_path: Path) -> None:
     csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
-    write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "long hair"])
+    write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "1girl whiskey"])
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
     assert done.returncode == 0
-    assert read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
-    assert "'long hair'" in done.stderr
+    assert read_vocabulary(csv_path).names[4:] == ("1girl_whiskey", "solo")
+    assert "1 new tag written with blanks, such as '1girl whiskey' for 1girl_whiskey; " in done.stderr
+    assert "replace_blanks.py" in done.stderr
 
 
 # --- tags that get no row -------------------------------------------------------------------------------------------
@@ -463,6 +466,6 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes(
     assert script.main(command(big, output)[2:]) == 2
     assert "aibooru_train-00000-of-00006.tfrecord: No space left" in (line := error_line(capsys.readouterr().err))
     assert "make room there, or name another --output-path" in line
-    assert [name for name in tree(output) if name != CATALOG_FILE] == []
+    assert tree(output) == [CATALOG_FILE, LOCK_NAME]
     assert subprocess.run(command(big, output), capture_output=True).returncode == 1
     assert contents(output) == contents(undisturbed)

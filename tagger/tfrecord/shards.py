@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tagger.files import UserError, read_json, remove_parts
+from tagger.files import UserError, read_json
 from tagger.formats.records import ABOUT_FILE, RecordFile, index_of, shard_paths
 from tagger.tfrecord.catalog import Catalog, Row
 
@@ -160,8 +160,8 @@ def make_room(output: Path, stale: Iterable[Path]) -> None:
         # The stats go first: a kill on the way leaves an unfinished shard, not one that seems finished.
         for file in (stats_path(path), index_of(path), path):
             file.unlink(missing_ok=True)
-    for folder in output.glob("record_shards_*"):
-        remove_parts(folder)  # of a run that was killed, perhaps with other shards
+    for part in output.glob("record_shards_*/.*.part"):  # of a run that was killed, perhaps with other shards
+        part.unlink()
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------

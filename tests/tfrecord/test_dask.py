@@ -76,7 +76,7 @@ def test_a_cluster_that_served_another_version_works_with_this_one(tmp_path: Pat
     for number in range(6):
         image = write_pair(tmp_path / "dataset", f"{number}.png", ["general"])
         Image.linear_gradient("L").rotate(10 * number).save(image)
-    other = other_version(tmp_path / "other")
+    other = other_version(tmp_path / "other_version")
     written = {}
     runs = (("other", other, True), ("this", "create_tfrecord.py", True), ("local", "create_tfrecord.py", False))
     for name, script, on_cluster in runs:
