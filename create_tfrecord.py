@@ -367,7 +367,7 @@ def choose_shards(catalog: Catalog, tagging: Tagging, settings: Settings) -> Lay
     )
     if not sum(map(len, train)):
         ratio = f"--split-ratio {settings.split_ratio:g} of {counted(count, 'usable image')}"
-        raise UserError(f"{settings.folder}: {ratio} leaves none for training; pass a higher one")
+        raise UserError(f"{settings.folder}: {ratio} leaves no image for training; pass a higher one")
     todo, stale = compare([*train, *val], settings.output)
     if stale and not settings.overwrite:
         path, change = next(iter(stale.items()))
@@ -379,11 +379,12 @@ def choose_shards(catalog: Catalog, tagging: Tagging, settings: Settings) -> Lay
 def nothing_usable(catalog: Catalog, settings: Settings) -> UserError:
     """The error for a dataset without a usable pair; says before what is wrong with each, and writes it down."""
     if not catalog.images():
-        hint = "fetch some pairs with simple_dan_crawl.py or name another --dataset-folder"
-        return UserError(f"{settings.folder}: no image with a txt beside it; {hint}")
-    skipped = settings.output / SKIPPED_FILE
-    write_skipped(skipped, catalog.problems())
-    return UserError(f"{settings.folder}: no image with a txt beside it that can be used; {skipped} says why")
+        hint = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
+        return UserError(f"{settings.folder}: no images in it; {hint}")
+    path = settings.output / SKIPPED_FILE
+    images = counted(write_skipped(path, catalog.problems()), "image")
+    hint = f"correct the reasons above and in {path}, or name another --dataset-folder"
+    return UserError(f"{settings.folder}: no usable pair among {images}; {hint}")
 
 
 def with_damaged_ones(layout: Layout, workers: Workers) -> Layout:

@@ -141,7 +141,7 @@ def check_may_grow(path: Path | str, vocabulary: Vocabulary, hint: str) -> None:
     Raises:
         UserError: the file beside it says that it has just as many classes.
     """
-    for name in COUNTED_BY:
+    for name in COUNTED_BY if Path(path).name == VOCABULARY_FILE else ():
         classes = None
         with contextlib.suppress(UserError):  # not there, or nothing of ours
             classes = read_json(Path(path).with_name(name), "").get("num_classes")
