@@ -520,11 +520,12 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
 
 def in_words(others: Counter[str]) -> str:
     """What Catalog.others counts: `2 .md, 1 folder, 1 without a suffix`."""
+    rows = sorted(others.items(), key=lambda row: (-row[1], row[0]))
     parts = [
         counted(count, "folder") if suffix == "/" else f"{count:,} {printable(suffix) or 'without a suffix'}"
-        for suffix, count in others.most_common(SHOWN)
+        for suffix, count in rows[:SHOWN]
     ]
-    more = sum(others.values()) - sum(count for _, count in others.most_common(SHOWN))
+    more = sum(count for _, count in rows[SHOWN:])
     return ", ".join(parts) + (f" and {more:,} others" if more else "")
 
 

@@ -313,7 +313,7 @@ def test_tags_in_any_spelling_are_what_they_mean(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert read_vocabulary(csv_path).names[4:] == ("long_hair", "somebody_(series)", "\\m/", "1girl", "1gril", "solo")
     assert "2 different tags had weights, such as (long hair:1.2) for long_hair" in done.stderr
-    assert "tags.csv: 2 new tags appended" in done.stderr and "tags.before.csv is the version before" in done.stderr
+    assert "tags.csv: 3 new tags appended" in done.stderr and "tags.before.csv is the version before" in done.stderr
     assert (tmp_path / "tags.before.csv").read_bytes() == before
     record = RecordFile(tmp_path / "output-datasets" / TRAIN)[0]
     assert list(record.labels) == [0, 4, 5, 6, 8, 7, 9]

@@ -191,9 +191,9 @@ class TagReader:
         """`3 different tags had weights, such as (hat:1.2) for hat`; empty where none had."""
         if not self.weights:
             return ""
-        written, name = next(iter(self.weights.items()))
+        written, bare = next(iter(self.weights.items()))
         number = f"{len(self.weights)} different tags" if len(self.weights) > 1 else "1 tag"
-        return f"{number} had weights, such as {written} for {name}"
+        return f"{number} had weights, such as {written} for {self.names.get(written, bare)}"
 
     def _name(self, written: str) -> str:
         bare = unweighted(written)

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagger.formats.tag_lists import TagReader
 from tagger.tfrecord import pairs
-from tagger.tfrecord.catalog import Catalog, UnusableOutput
+from tagger.tfrecord.catalog import Catalog, UnusableOutput, labels_of, opened_catalog
 from tagger.tfrecord.pairs import Scanned
 from tests.helpers import write_pair, write_txts
 
@@ -200,3 +201,67 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pytest.raises(UnusableOutput, match="another run is at work"),
     ):
         Catalog(tmp_path / "catalog.sqlite", tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
+def test_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"no\xffunicode")
+    write_pair(folder, "a.png", ["general"])
+    for expected in (["a.png"], []):  # the second time it is known
+        with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+            assert read_pairs(each, folder) == expected
+
+
+def test_every_other_file_is_counted_by_suffix(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.gif", ["general"])
+    for name in (
+        "b.HEIC",
+        "c.heic",
+        "notes.md",
+        "LICENSE",
+        ".DS_Store",
+        "tag_categories.csv",
+        "a sentence. With a long end",
+    ):
+        (folder / name).touch()
+    (folder / "more.pictures").mkdir()
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        for _ in range(2):  # counted anew each time
+            each.list_folder()
+            assert each.others == {".heic": 2, ".md": 1, "": 2, "/": 1}
+            assert each.images() == 1
+
+
+def test_two_spellings_in_one_picture_are_one_use_and_one_label(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.png", ["general", "long hair", "long_hair", "(long hair:1.2)"])
+    reader = TagReader()
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        read_pairs(each, folder)
+        assert each.tag_counts(reader.name) == {"general": 1, "long_hair": 1}
+        assert each.put_in_order({"general": 0, "long_hair": 7}, reader.name, 0) == 1
+        (row,) = each.rows(0, 1)
+        assert labels_of(row) == [0, 7]
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UnusableOutput, match=r"catalog\.sqlite: database or disk is full; make room there"),
+        opened_catalog(tmp_path / "catalog.sqlite", tmp_path) as each,
+    ):
+        each._database.execute("PRAGMA max_page_count = 1")
+        each._database.executemany("INSERT INTO listed (name) VALUES (?)", [("x" * 1000,)] * 1000)
+
+
+def test_a_database_that_was_damaged_behind_its_beginning_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with opened_catalog(path, tmp_path) as each:
+        each.list_folder()
+    data = path.read_bytes()
+    path.write_bytes(data[: 3 * 4096] + b"\xff" * (len(data) - 3 * 4096))  # the first pages are the schema and `about`
+    with (
+        pytest.raises(UnusableOutput, match=r"catalog\.sqlite: .*malformed; remove it"),
+        opened_catalog(path, tmp_path) as each,
+    ):
+        each.list_folder()
