@@ -13,12 +13,11 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 # isort: split
 
-import sqlite3
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -28,22 +27,26 @@ from typing import Any
 from tqdm import tqdm
 
 from tagger import files, images
+from tagger.cli import counted
 from tagger.files import UserError
-from tagger.formats.pairs import IMAGE_SUFFIXES
+from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from tagger.formats.records import ABOUT_FILE, About
+from tagger.formats.tag_lists import TagReader, lookalikes_in_words
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
-    Vocabulary,
     append_to_vocabulary,
+    before_path,
+    check_may_grow,
+    keep_before,
     read_categories,
     read_vocabulary,
     write_vocabulary,
 )
-from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput, opened_catalog
 from tagger.tfrecord.labels import UNKNOWN_TAGS_FILE, Labels, assign_labels, write_unknown_tags
-from tagger.tfrecord.pairs import Scanned, scan_pairs
-from tagger.tfrecord.shards import Shard, compare, lay_out, make_room, read_all_stats
+from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
+from tagger.tfrecord.shards import Shard, compare, find_damage, lay_out, make_room, read_all_stats
 from tagger.tfrecord.workers import DaskWorkers, Workers, available_cores
 from tagger.tfrecord.writer import (
     RESIZE_MODES,
@@ -58,6 +61,7 @@ SKIPPED_FILE = "skipped.csv"
 CRASHED = "the decoder crashed; replace or remove it"
 SHOWN = 20  # lines about what was left out; all are in SKIPPED_FILE
 NAMED = 10  # unknown tags
+ANOTHER_OUTPUT = "name another --output-path"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Settings:
         folder: of the pairs.
         output: of the records.
         overwrite: replace shards that were made of something else.
+        verify: read every record of the finished shards, and write damaged ones again.
         strict: count what is left out as an error.
         tags_csv: the vocabulary that grows.
         min_count: uses that a new tag needs to get a row there; None: no tag gets one.
@@ -82,6 +87,7 @@ class Settings:
     folder: Path
     output: Path
     overwrite: bool
+    verify: bool
     strict: bool
     tags_csv: Path
     min_count: int | None
@@ -110,6 +116,11 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
     data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
+    data.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every record of finished shards, and write damaged ones again; --overwrite does so too",
+    )
     data.add_argument("--strict", action="store_true", help="exit code 2 instead of 1 where anything was left out")
     labels = parser.add_argument_group("tags")
     labels.add_argument(
@@ -178,6 +189,7 @@ def make_settings(arguments: Namespace) -> Settings:
         folder=arguments.dataset_folder,
         output=arguments.output_path,
         overwrite=arguments.overwrite,
+        verify=arguments.verify or arguments.overwrite,
         strict=arguments.strict,
         tags_csv=arguments.tags_csv,
         min_count=None if arguments.no_new_tags else arguments.min_count,
@@ -190,40 +202,48 @@ def make_settings(arguments: Namespace) -> Settings:
     )
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- before the long work: what a person has to correct -------------------------------------------------------------
 
 
-def check_output_folder(settings: Settings) -> None:
-    """Refuse a folder for the records that is not for records, before anything is written.
-
-    Raises:
-        UserError: it holds the input CSV, a file of the toolkit or somebody's vocabulary, or cannot be written to.
-    """
-    output, hint = settings.output, "name another --output-path"
-    files.check_writable(output, hint)
-    holds_records = (output / ABOUT_FILE).exists() or (output / CATALOG_FILE).exists()
-    files.check_output(
-        output / VOCABULARY_FILE,
-        hint=hint,
-        inputs=[settings.tags_csv],
-        is_ours=lambda path: holds_records,
-        overwrite=settings.overwrite,
-    )
-
-
-def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, int]]:
-    """The vocabulary, and the category by tag that the dataset's tag_categories.csv knows.
+def check_input(settings: Settings) -> Mapping[str, int]:
+    """Refuse a dataset or a vocabulary that cannot be used; the category by tag that tag_categories.csv knows.
 
     Raises:
         UserError: the dataset's folder is not there, or one of its files or the CSV has to be corrected.
     """
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
-    vocabulary = read_vocabulary(
-        settings.tags_csv, "make it with generate_selected_tags.py, or name another --tags-csv"
-    )
+    hint = "make it with generate_selected_tags.py, or name another --tags-csv"
+    vocabulary = read_vocabulary(settings.tags_csv, hint)
+    if settings.min_count is not None:
+        hint = "pass --no-new-tags, or copy it and name the copy with --tags-csv"
+        check_may_grow(settings.tags_csv, vocabulary, hint)
+        files.check_writable(settings.tags_csv.parent, hint)
     categories_file = settings.folder / CATEGORIES_FILE
-    return vocabulary, read_categories(categories_file) if categories_file.exists() else {}
+    return read_categories(categories_file) if categories_file.exists() else {}
+
+
+def check_output(settings: Settings) -> None:
+    """Refuse a folder that holds somebody's files under the names of ours, or that cannot be written to.
+
+    Raises:
+        UserError: the message names the file.
+    """
+    output = settings.output
+    files.check_writable(output, ANOTHER_OUTPUT)
+    is_ours = any((output / name).exists() for name in (ABOUT_FILE, CATALOG_FILE))
+    for name in (VOCABULARY_FILE, UNKNOWN_TAGS_FILE, SKIPPED_FILE):
+        files.check_output(
+            output / name,
+            hint=ANOTHER_OUTPUT,
+            inputs=(settings.tags_csv, settings.folder / CATEGORIES_FILE),
+            is_ours=lambda path: is_ours,
+            overwrite=settings.overwrite,
+            overwrite_hint=f"{ANOTHER_OUTPUT}, or pass --overwrite",
+        )
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def read_pairs(folder: Path, catalog: Catalog, workers: Workers) -> None:
@@ -239,6 +259,82 @@ def read_pairs(folder: Path, catalog: Catalog, workers: Workers) -> None:
             bar.update(done)
 
 
+# --- tags -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The labels, and the reader that made names of what is written in the txt files."""
+
+    labels: Labels
+    reader: TagReader
+
+
+def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
+    """Have the CSV to oneself while tags are added: another run would otherwise give the same rows to others."""
+    if settings.min_count is None:
+        return nullcontext()
+    return files.locked(files.lock_of(settings.tags_csv), "wait for it, or name another --tags-csv", wait=True)
+
+
+def assign(catalog: Catalog, categories: Mapping[str, int], settings: Settings) -> Tagging:
+    """Read the tags of all pairs in whatever spelling they have, and give labels to those that the CSV lacks.
+
+    Args:
+        categories: by tag, from the dataset's tag_categories.csv.
+    """
+    vocabulary = read_vocabulary(settings.tags_csv)
+    reader = TagReader({**vocabulary.index, **categories})
+    counts = catalog.tag_counts(reader.name)
+    return Tagging(assign_labels(counts, vocabulary, categories, settings.min_count), reader)
+
+
+def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
+    """Append the new tags to the vocabulary, and say before and after what became of the tags that it lacked.
+
+    Args:
+        left_out: uses of what is no tag, in all pairs.
+    """
+    labels = tagging.labels
+    if weights := tagging.reader.weights_in_words():
+        cli.warn(f"{weights}; the weights were left out")
+    if labels.new:
+        warn_of_new_tags(tagging, before_path(csv_path))
+        kept = keep_before(csv_path)
+        append_to_vocabulary(csv_path, labels.new)
+        new = counted(len(labels.new), "new tag")
+        print(f"{csv_path}: {new} appended; {kept} is the version before", file=sys.stderr)
+    if unknown := labels.unknown:
+        uses = counted(sum(labels.counts[name] for name in unknown), "use")
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        named = ", ".join(unknown[:NAMED]) + more
+        are = "tag is" if len(unknown) == 1 else "tags are"
+        cli.warn(f"{len(unknown):,} {are} not in {csv_path} ({uses}): {named}; see {UNKNOWN_TAGS_FILE}")
+    if left_out:
+        tags = counted(left_out, "tag")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+
+
+def warn_of_new_tags(tagging: Tagging, kept: Path) -> None:
+    """Say which new tags are probably none, before the vocabulary has them for good.
+
+    Args:
+        kept: where the version without them will be.
+    """
+    labels = tagging.labels
+    advice = f"if so, correct the txt files, put {kept} back in its place, and run this again"
+    if labels.misspelt:
+        words = lookalikes_in_words(labels.misspelt, labels.counts)
+        cli.warn(f"warning: new tags that may be known ones misspelt: {words}; {advice}")
+    new = dict(labels.new)
+    if joined := {name: written for written, name in tagging.reader.names.items() if " " in written and name in new}:
+        name, written = next(iter(joined.items()))
+        cli.warn(
+            f"warning: {counted(len(joined), 'new tag')} written with blanks, such as {written!r} for {name}; where "
+            f"blanks separate tags, replace_blanks.py divides them: {advice}"
+        )
+
+
 # --- shards ---------------------------------------------------------------------------------------------------------
 
 
@@ -252,13 +348,15 @@ class Layout:
     stale: Sequence[Path]
 
 
-def choose_shards(catalog: Catalog, labels: Labels, settings: Settings) -> Layout:
+def choose_shards(catalog: Catalog, tagging: Tagging, settings: Settings) -> Layout:
     """Divide the pictures among shards, and see what earlier runs wrote of these.
 
     Raises:
-        UserError: no pair is usable, or what stands there was made of something else and may not be overwritten.
+        UserError: no pair is usable, none is left for training, or what stands there was made of something else and may
+            not be overwritten.
     """
-    if not catalog.put_in_order(labels.index, settings.seed):
+    count = catalog.put_in_order(tagging.labels.vocabulary.index, tagging.reader.name, settings.seed)
+    if not count:
         raise nothing_usable(catalog, settings)
     train, val = lay_out(
         catalog,
@@ -268,27 +366,39 @@ def choose_shards(catalog: Catalog, labels: Labels, settings: Settings) -> Layou
         made_of=settings.made_of,
     )
     if not sum(map(len, train)):
-        raise UserError(f"--split-ratio {settings.split_ratio:g}: leaves no image for training; pass a higher one")
+        ratio = f"--split-ratio {settings.split_ratio:g} of {counted(count, 'usable image')}"
+        raise UserError(f"{settings.folder}: {ratio} leaves no image for training; pass a higher one")
     todo, stale = compare([*train, *val], settings.output)
     if stale and not settings.overwrite:
         path, change = next(iter(stale.items()))
-        hint = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
+        hint = f"pass --overwrite to write anew what is affected ({counted(len(stale), 'file')}), or {ANOTHER_OUTPUT}"
         raise UserError(f"{path}: {change}; {hint}")
     return Layout(train, val, todo, list(stale))
 
 
 def nothing_usable(catalog: Catalog, settings: Settings) -> UserError:
-    """The error for a folder without a usable pair; what is wrong with each is written to skipped.csv."""
+    """The error for a dataset without a usable pair; says before what is wrong with each, and writes it down."""
     if not catalog.images():
-        return UserError(
-            f"{settings.folder}: no images in it; fetch some pairs with simple_dan_crawl.py or name another folder"
-        )
+        hint = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
+        return UserError(f"{settings.folder}: no images in it; {hint}")
     path = settings.output / SKIPPED_FILE
-    count = write_skipped(path, catalog.problems())
-    return UserError(
-        f"{settings.folder}: no usable pair among {cli.counted(count, 'image')}, for the reasons above and in {path}; "
-        "correct them (replace_blanks.py converts other encodings), or name another folder"
-    )
+    images = counted(write_skipped(path, catalog.problems()), "image")
+    hint = f"correct the reasons above and in {path}, or name another --dataset-folder"
+    return UserError(f"{settings.folder}: no usable pair among {images}; {hint}")
+
+
+def with_damaged_ones(layout: Layout, workers: Workers) -> Layout:
+    """Check every record of the finished shards; the layout with damaged ones among those that are to be written."""
+    wanted = [*layout.train, *layout.val]
+    rewritten = {shard.path for shard in layout.todo}
+    finished = [[shard.path] for shard in wanted if shard.path not in rewritten]
+    with tqdm(total=len(finished), desc="verifying", unit="shard", dynamic_ncols=True, disable=not finished) as bar:
+        for (path,), (reason,) in workers.map(find_damage, finished, CRASHED):
+            if reason:
+                cli.warn(f"{path}: {reason}; it is written again")
+                rewritten.add(path)
+            bar.update()
+    return replace(layout, todo=[shard for shard in wanted if shard.path in rewritten])
 
 
 def write_shards(layout: Layout, catalog: Catalog, settings: Settings, workers: Workers) -> None:
@@ -326,37 +436,6 @@ def written_on_cluster(address: str, todo: Sequence[Shard], catalog: Catalog, se
             yield shard
 
 
-# --- tags -----------------------------------------------------------------------------------------------------------
-
-
-def extend_csv(labels: Labels, left_out: int, csv_path: Path) -> None:
-    """Append the new tags to the vocabulary, and say what became of the tags that it lacked.
-
-    Args:
-        left_out: uses of what is no tag, in all pairs.
-    """
-    if labels.weights:
-        written, name = next(iter(labels.weights.items()))
-        different = cli.counted(len(labels.weights), "different tag")
-        cli.warn(f"{different} with the weight of a prompt, such as {written}, read as {name}")
-    for name, right in list(labels.lookalikes.items())[:SHOWN]:
-        cli.warn(f"warning: {name} ({cli.counted(labels.counts[name], 'use')}) is new; is {right} meant?")
-    if labels.new:
-        before = csv_path.with_suffix(f".before{csv_path.suffix}")
-        files.write_bytes(before, csv_path.read_bytes())
-        append_to_vocabulary(csv_path, labels.new)
-    if labels.new:
-        appended = f"{cli.counted(len(labels.new), 'new tag')} appended"
-        print(f"{csv_path}: {appended}; {before.name} beside it is the version before", file=sys.stderr)
-    if unknown := labels.unknown:
-        uses = sum(labels.counts[name] for name in unknown)
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-        named = ", ".join(unknown[:NAMED]) + more
-        cli.warn(f"{len(unknown)} tags are not in {csv_path} ({uses} uses): {named}; see {UNKNOWN_TAGS_FILE}")
-    if left_out:
-        cli.warn(f"warning: {left_out} tags left out that are endless or have control characters in them")
-
-
 # --- what is written last -------------------------------------------------------------------------------------------
 
 
@@ -366,7 +445,7 @@ def finish(layout: Layout, labels: Labels, catalog: Catalog, settings: Settings)
     aibooru.json comes last: with it the folder is finished.
 
     Raises:
-        UserError: the numbers do not add up.
+        UserError: no image of the train split can be decoded, or the numbers do not add up.
     """
     output = settings.output
     train, val = read_all_stats(layout.train), read_all_stats(layout.val)
@@ -375,6 +454,9 @@ def finish(layout: Layout, labels: Labels, catalog: Catalog, settings: Settings)
     written = [sum(stats.records for stats in split) for split in (train, val)]
     if (found := catalog.images()) != sum(written) + skipped:
         raise UserError(f"{output}: {found} images, but {written} written and {skipped} left out; report this, please")
+    if not written[0]:
+        skipped_file = output / SKIPPED_FILE
+        raise UserError(f"{settings.folder}: no image of the train split can be decoded; {skipped_file} says why")
     uses: Counter[int] = Counter()
     for stats in train:
         uses.update(stats.label_counts)
@@ -411,49 +493,67 @@ def write_skipped(path: Path, skipped: Iterable[tuple[str, str]]) -> int:
     return count
 
 
-def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> None:
-    """Say what is odd about the dataset without being wrong, and what was made of it."""
+def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> int:
+    """Say what is odd about the dataset, what of the folder was not read, and what was made of it.
+
+    Returns:
+        The number of pictures that were left out, those in formats that are not read here among them.
+    """
     alone, first = catalog.txt_without_image()
     if alone:
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
-    if others := {suffix: count for suffix, count in sorted(catalog.others.items()) if count}:
-        listed = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
-        print(f"{settings.folder}: neither images that are read here nor txt files: {listed}", file=sys.stderr)
+        txt = f"{counted(alone, 'txt file')} {'has' if alone == 1 else 'have'}"
+        cli.warn(f"warning: {txt} no image ({', '.join(IMAGE_SUFFIXES)}) of that name, such as {first}")
+    pictures = Counter({suffix: catalog.others[suffix] for suffix in OTHER_IMAGE_SUFFIXES if catalog.others[suffix]})
+    if pictures:
+        advice = "pictures in formats that are not read here; convert them to png or jpg"
+        cli.warn(f"left out: {in_words(pictures)}: {advice}")
+    if others := catalog.others - pictures:
+        cli.warn(f"{settings.folder}: not read, for being neither pictures nor txt files: {in_words(others)}")
     if equal := catalog.equal_pictures():
-        one = "1 image equals" if equal == 1 else f"{equal} images equal"
-        equal_ones = f"{one} another one; equal ones are all in train or all in val"
-        print(f"{settings.folder}: {equal_ones}", file=sys.stderr)
-    written = f"{about.train_samples} train + {about.val_samples} val images"
-    print(f"{settings.output}: {written}, {about.num_classes} tags, {skipped} left out")
+        equals = f"{counted(equal, 'image')} {'equals' if equal == 1 else 'equal'}"
+        print(f"{settings.folder}: {equals} another one; equal ones are all in train or all in val", file=sys.stderr)
+    written = f"{about.train_samples:,} train + {counted(about.val_samples, 'val image')}"
+    left_out = skipped + pictures.total()
+    print(f"{settings.output}: {written}, {counted(about.num_classes, 'tag')}, {left_out:,} left out")
+    return left_out
+
+
+def in_words(others: Counter[str]) -> str:
+    """What Catalog.others counts: `2 .md, 1 folder, 1 without a suffix`."""
+    rows = sorted(others.items(), key=lambda row: (-row[1], row[0]))
+    parts = [
+        counted(count, "folder") if suffix == "/" else f"{count:,} {printable(suffix) or 'without a suffix'}"
+        for suffix, count in rows[:SHOWN]
+    ]
+    more = sum(count for _, count in rows[SHOWN:])
+    return ", ".join(parts) + (f" and {more:,} others" if more else "")
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    read_csv_files(settings)  # before the long work: what a person has to correct
-    check_output_folder(settings)
+    categories = check_input(settings)
+    check_output(settings)
     try:
         with (
-            closing(Catalog(settings.output / CATALOG_FILE, settings.folder)) as catalog,
+            files.locked_folder(settings.output, f"wait for it, or {ANOTHER_OUTPUT}"),
+            opened_catalog(settings.output / CATALOG_FILE, settings.folder) as catalog,
             Workers(settings.workers) as workers,
         ):
             read_pairs(settings.folder, catalog, workers)
-            # Another run may extend the same CSV: what is appended must be what is missing when it is appended.
-            with files.locked(files.lock_of(settings.tags_csv), busy="", wait=True):
-                vocabulary, known = read_csv_files(settings)
-                labels = assign_labels(catalog.tag_counts(), vocabulary, known, settings.min_count)
-                layout = choose_shards(catalog, labels, settings)
+            with vocabulary_to_itself(settings):
+                tagging = assign(catalog, categories, settings)
+                layout = choose_shards(catalog, tagging, settings)
                 # Nothing of the user's was changed so far. From here on a run that is stopped goes on when repeated.
-                extend_csv(labels, catalog.tags_left_out(), settings.tags_csv)
+                extend_csv(tagging, catalog.tags_left_out(), settings.tags_csv)
+            if settings.verify:
+                layout = with_damaged_ones(layout, workers)
             write_shards(layout, catalog, settings, workers)
-            about, skipped = finish(layout, labels, catalog, settings)
-            report(about, skipped, catalog, settings)
-            complete = not skipped and not catalog.tags_left_out()
+            about, skipped = finish(layout, tagging.labels, catalog, settings)
+            left_out = report(about, skipped, catalog, settings)
+            complete = not left_out and not catalog.tags_left_out()
     except UnusableOutput as error:
-        raise UserError(f"{error}, or name another --output-path") from None
-    except sqlite3.Error as error:
-        raise UserError(f"{settings.output}: {error}; make room there, or name another --output-path") from None
+        raise UserError(f"{error}, or {ANOTHER_OUTPUT}") from None
     if complete:
         return cli.DONE
     return cli.UNUSABLE if settings.strict else cli.INCOMPLETE

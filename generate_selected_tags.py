@@ -9,8 +9,6 @@ simple_dan_crawl.py --categories …) or --categories-from does not know is gene
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
-from tagger.files import check_writable, lock_of, locked, write_bytes
-from tagger.formats.tag_lists import TagReader, is_usable
 
 # isort: split
 
@@ -18,17 +16,29 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
+from tagger import files
+from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
-from tagger.formats.tag_lists import parse_tags, read_tags, tag_files
+from tagger.formats.pairs import CAPTION_SUFFIX, captions_of
+from tagger.formats.tag_lists import (
+    TagReader,
+    is_usable,
+    lookalikes,
+    lookalikes_in_words,
+    parse_tags,
+    read_tags,
+    tag_files,
+    usable_tags,
+)
 from tagger.formats.vocabulary import (
     ARTIST,
     CATEGORIES_FILE,
@@ -38,14 +48,20 @@ from tagger.formats.vocabulary import (
     GENERAL,
     RATING,
     RATINGS,
+    VOCABULARY_FILE,
     WD_COLUMNS,
     append_to_vocabulary,
+    before_path,
+    check_may_grow,
+    keep_before,
     read_categories,
     read_vocabulary,
 )
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
+SHIPPED_VOCABULARY = Path(__file__).with_name(VOCABULARY_FILE)
+ENCODING_HINT = "save it as UTF-8, or let replace_blanks.py convert it"
 NO_PAIRS = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
 FLAGS = SettingNames(
     base_url="--base-url", rate="--rate", login="--login", api_key="--api-key", query="--tag-categories"
@@ -138,11 +154,13 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         help=f"of your Danbooru profile; better set the variable {API_KEY_VARIABLE}, which no process list shows",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--output-csv", type=Path, default=Path("selected_tags.csv"), help="the CSV to write")
-    output.add_argument("--overwrite", action="store_true", help="replace an existing CSV")
+    output.add_argument("--output-csv", type=cli.file_path, default=Path(VOCABULARY_FILE), help="the CSV to write")
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace an existing CSV; the version before is kept as X.before.csv"
+    )
     output.add_argument(
         "--append-to",
-        type=Path,
+        type=cli.file_path,
         metavar="CSV",
         help="add what it lacks to the end of this CSV instead; its rows stay as they are",
     )
@@ -192,32 +210,63 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
 # --- sources of tags: tables with the columns of WD_COLUMNS ---------------------------------------------------------
 
 
-def read_dataset(source: DatasetSource) -> tuple[pd.DataFrame, list[str]]:
-    """The tags of a dataset and the ratings, with their uses; and a line for each txt that could not be read."""
-    paths = tag_files(source.folder, NO_PAIRS)
+@dataclass
+class Found:
+    """What a source holds.
+
+    Attributes:
+        table: the tags, with the columns of WD_COLUMNS.
+        problems: a line for each file that could not be read.
+        left_out: how many uses there were of what cannot be a tag.
+        weights: a sentence on tags with weights, or nothing.
+        certain: the tags that cannot be misspelt: those of a list of tags, of which the categories are known.
+    """
+
+    table: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+    left_out: int = 0
+    weights: str = ""
+    certain: frozenset[str] = frozenset()
+
+
+def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
+    """The tags of a dataset and the ratings, with their uses.
+
+    Args:
+        standing: the names of the vocabulary that is to be extended, which the tags are spelt like.
+    """
+    paths = caption_files(source.folder)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
-    reader = TagReader(known)
-    unusable = 0
-    problems = []
+    reader = TagReader(known.keys() | set(standing))
+    problems, left_out = [], 0
     for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
         try:
-            names = dict.fromkeys(map(reader.name, read_tags(path)))
+            written = read_tags(path, ENCODING_HINT)
         except UserError as error:
             problems.append(str(error))
             continue
-        usable = [name for name in names if is_usable(name)]
-        counts.update(usable)
-        unusable += len(names) - len(usable)
-    if unusable:
-        cli.warn(f"warning: {cli.counted(unusable, 'tag')} left out, endless or with control characters in them")
-    if reader.weights:
-        written, name = next(iter(reader.weights.items()))
-        cli.warn(f"{len(reader.weights)} different tags had weights, such as {written}, read as {name}")
+        usable = usable_tags(written)
+        left_out += len(written) - len(usable)
+        counts.update(set(map(reader.name, usable)))
     rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
     # A model needs all four ratings, also where a dataset lacks one.
-    return table[(table["count"] >= source.min_count) | (table["category"] == RATING)], problems
+    table = table[(table["count"] >= source.min_count) | (table["category"] == RATING)]
+    return Found(table, problems, left_out, reader.weights_in_words(), frozenset(known))
+
+
+def caption_files(folder: Path) -> list[Path]:
+    """The txt files with a picture beside them, for others may be notes; all of them where there is no picture.
+
+    Raises:
+        UserError: there is no such folder, or no txt file in it.
+    """
+    paths = tag_files(folder, NO_PAIRS)
+    captions, others = captions_of(folder)
+    if captions and others:
+        cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
+    return captions or paths
 
 
 def known_categories(source: DatasetSource) -> dict[str, int]:
@@ -229,7 +278,7 @@ def known_categories(source: DatasetSource) -> dict[str, int]:
     return known | dict.fromkeys(RATING_NAMES, RATING)
 
 
-def read_danbooru(source: DanbooruSource, progress: Path) -> pd.DataFrame:
+def read_danbooru(source: DanbooruSource, progress: Path) -> Found:
     """Tags of Danbooru's list, and the ratings.
 
     Args:
@@ -248,7 +297,9 @@ def read_danbooru(source: DanbooruSource, progress: Path) -> pd.DataFrame:
             bar.update(len(found))
             write_json(progress, {**identity, "position": position, "rows": rows})
     ratings = [[rating_id(name), name, RATING, 0] for name in RATING_NAMES]
-    return pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
+    table = pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
+    usable = table["name"].map(is_usable)
+    return Found(table[usable], left_out=int((~usable).sum()), certain=frozenset(table["name"]))
 
 
 def read_progress(path: Path, identity: Mapping[str, Any]) -> tuple[list[list[Any]], str]:
@@ -287,68 +338,103 @@ def in_label_order(table: pd.DataFrame, wd_order: bool) -> pd.DataFrame:
     return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
 
 
-def check_output(output: Output) -> None:
+def check_output(source: DatasetSource | DanbooruSource, output: Output) -> Sequence[str]:
     """Refuse a CSV that cannot be extended or must not be replaced, before the long work.
+
+    Returns:
+        The names in the CSV that is to be extended.
 
     Raises:
         UserError: the message says why.
     """
+    path = output.path
     if output.append:
-        read_vocabulary(output.path, "name another CSV with --append-to")
-    elif output.path.exists() and not output.overwrite:
+        vocabulary = read_vocabulary(path, "name another CSV with --append-to")
+        hint = "copy it, and name the copy with --append-to"
+        check_may_grow(path, vocabulary, hint)
+        files.check_writable(path.parent, hint)
+        return vocabulary.names
+    hint = "name another file with --output-csv"
+    if path.resolve() == SHIPPED_VOCABULARY.resolve():  # a file of the toolkit, which is there to be replaced
+        files.check_writable(path.parent, hint)
+    else:
+        files.check_output(path, hint=hint, inputs=inputs(source, path), overwrite=True)
+    if path.exists() and not output.overwrite:
         raise UserError(
-            f"{output.path}: exists, and may hold categories edited by hand; pass --output-csv my_tags.csv for a "
-            f"vocabulary of your dataset's own, --append-to {output.path} to extend it, or --overwrite to replace it"
+            f"{path}: exists, and may hold categories edited by hand; for the tags of a dataset alone, run "
+            f"generate_selected_tags.py --output-csv my_tags.csv; to add them to the tags that are there, "
+            f"generate_selected_tags.py --append-to {path}; or pass --overwrite to replace it"
         )
-    if output.path.is_dir():
-        raise UserError(f"{output.path}: a folder stands there; name a file in it")
-    check_writable(output.path.parent, "name another folder")
+    return ()
 
 
-def keep_before(path: Path) -> None:
-    """Keep the CSV that is about to change as <name>.before.csv beside it."""
-    if path.exists():
-        write_bytes(path.with_suffix(f".before{path.suffix}"), path.read_bytes())
+def inputs(source: DatasetSource | DanbooruSource, output: Path) -> list[Path]:
+    """The files of a dataset that a CSV must not replace."""
+    if isinstance(source, DanbooruSource):
+        return []
+    is_tag_list = output.suffix == CAPTION_SUFFIX and output.absolute().parent == source.folder.absolute()
+    return [source.folder / CATEGORIES_FILE, *([output] if is_tag_list else [])]
 
 
 def write_new(output: Output, table: pd.DataFrame) -> str:
-    """Write a new CSV; what is in it, in one line."""
-    keep_before(output.path)
+    """Write a new CSV, and keep the one that it replaces; what is in it, in one line."""
+    before = f"; {keep_before(output.path)} is the version before" if output.path.exists() else ""
     write_csv(output.path, output.columns, table[list(output.columns)].itertuples(index=False))
     numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
-    return f"{output.path}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items())
+    by_category = ", ".join(f"{n:,} {name}" for name, n in numbers.items())
+    return f"{output.path}: {counted(len(table), 'tag')}: {by_category}{before}"
 
 
-def append_missing(path: Path, table: pd.DataFrame) -> str:
-    """Add the tags that a CSV lacks to its end; what was done, in one line."""
+def append_missing(path: Path, table: pd.DataFrame, certain: frozenset[str]) -> str:
+    """Add the tags that a CSV lacks to its end, and keep the version before; what was done, in one line.
+
+    Args:
+        certain: tags that are not misspelt.
+    """
     index = read_vocabulary(path).index
+    uses = dict(zip(table["name"], table["count"], strict=True))
     tags: Iterable[tuple[str, int]] = zip(table["name"], table["category"], strict=True)
     new = [(name, category) for name, category in tags if name not in index]
+    if misspelt := lookalikes([name for name, _ in new if name not in certain], index):
+        cli.warn(
+            f"warning: new tags that may be known ones misspelt: {lookalikes_in_words(misspelt, uses)}; if so, correct "
+            f"the txt files, put {before_path(path)} back in its place, and run this again"
+        )
+    before = ""
     if new:
-        keep_before(path)
+        before = f"; {keep_before(path)} is the version before"
         append_to_vocabulary(path, new)
-    return f"{path}: {len(new)} tags added, {len(index) + len(new)} in all"
+    return f"{path}: {counted(len(new), 'tag')} added, {len(index) + len(new):,} in all{before}"
+
+
+def write(output: Output, found: Found) -> str:
+    """Write or extend the CSV; what was done, in one line."""
+    table = in_label_order(found.table, output.wd_order)
+    if not output.path.exists():
+        return write_new(output, table)
+    # A run that appends tags at the same time, of this script or of create_tfrecord.py, would lose them, or lose ours.
+    with files.locked(files.lock_of(output.path), "wait for it, or name another CSV", wait=True):
+        return append_missing(output.path, table, found.certain) if output.append else write_new(output, table)
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     source, output = make_settings(parse_arguments(argv))
-    check_output(output)
-    problems: list[str] = []
+    standing = check_output(source, output)
     if isinstance(source, DanbooruSource):
-        table = read_danbooru(source, output.progress)
+        found = read_danbooru(source, output.progress)
     else:
-        table, problems = read_dataset(source)
-    table = in_label_order(table, output.wd_order)
-    for problem in problems:
+        found = read_dataset(source, standing)
+    for problem in found.problems:
         cli.warn(f"left out: {problem}")
-    if output.append:
-        with locked(lock_of(output.path), busy="", wait=True):  # another run may extend the same CSV
-            print(append_missing(output.path, table))
-    else:
-        print(write_new(output, table))
+    if found.weights:
+        cli.warn(f"{found.weights}; the weights were left out")
+    if found.left_out:
+        tags = counted(found.left_out, "tag")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+    print(write(output, found))
     output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
-    return cli.INCOMPLETE if problems else cli.DONE
+    return cli.INCOMPLETE if found.problems or found.left_out else cli.DONE
 
 
 if __name__ == "__main__":

@@ -123,9 +123,8 @@ def tidied_captions(paths: Sequence[Path], settings: Settings) -> Iterator[tuple
             # A line end behind the last tag is nothing to rewrite a file for.
             if (tidied := tidy(text, reader, known)).encode() != data.rstrip(b"\r\n"):
                 yield path, data, tidied
-    if reader.weights:
-        written, name = next(iter(reader.weights.items()))
-        cli.warn(f"{len(reader.weights)} different tags had weights, such as {written} for {name}; they were left out")
+    if weights := reader.weights_in_words():
+        cli.warn(f"{weights}; the weights were left out")
 
 
 def tidy_folder(settings: Settings) -> int:

@@ -266,7 +266,8 @@ def open_checked(settings: TrainingSettings) -> TaggedRecords:
     """
     root = settings.data.dataset_root
     hint = "make it with create_tfrecord.py, or name another folder with --dataset_root"
-    records = open_records(root, settings.data.image_size, hint)
+    repair_hint = "repair the folder with create_tfrecord.py --verify and the flags that it was made with"
+    records = open_records(root, settings.data.image_size, hint, repair_hint)
     metric = settings.recipe.early_stopping_metric
     if EARLY_STOPPING_METRICS[metric].needs_validation and not len(records.val):
         raise UserError(

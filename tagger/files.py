@@ -231,8 +231,12 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_text(path: Path | str, hint: str) -> str:
-    """Read UTF-8 text, with or without a BOM; its line ends are kept. `hint` ends the error that a missing file raises.
+def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-8") -> str:
+    """Read UTF-8 text, with or without a BOM; its line ends are kept.
+
+    Args:
+        hint: ends the error that a missing file raises.
+        encoding_hint: ends the error for text in another encoding.
 
     Raises:
         UserError: the file is missing, unreadable or not UTF-8.
@@ -243,7 +247,7 @@ def read_text(path: Path | str, hint: str) -> str:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {hint}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; {encoding_hint}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {hint}") from None
 

@@ -61,7 +61,6 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "report": (*TAG, *LOW, "--report", "report.html", "--output_format", "text"),
     "captions": (*TAG, *LOW, "--write_captions", "--existing", "append", "--underscores", "space"),
 }
-DATABASE = ".plan.sqlite"  # has the files' times
 
 
 def run_pipeline(scripts: Path, folder: Path, base_url: str) -> None:
@@ -103,9 +102,11 @@ def content(path: Path) -> Any:
 
 
 def differences(before: Path, after: Path) -> list[str]:
-    """A line for each file that is not the same in both folders."""
+    """A line for each file that is not the same in both folders, but for those of the scripts' own: locks and times."""
     lines = []
-    names = {folder: {name for name in tree(folder) if not name.endswith(DATABASE)} for folder in (before, after)}
+    names = {
+        folder: {name for name in tree(folder) if not Path(name).name.startswith(".")} for folder in (before, after)
+    }
     lines += [f"{name}: only before" for name in sorted(names[before] - names[after])]
     lines += [f"{name}: only after" for name in sorted(names[after] - names[before])]
     for name in sorted(names[before] & names[after]):

@@ -8,6 +8,7 @@ python -m pytest tests/test_create_tfrecord.py
 import csv
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,13 +25,14 @@ from PIL import Image
 
 import create_tfrecord as script
 from tagger import images
-from tagger.formats.records import RecordFile, RecordFiles, shard_paths
+from tagger.files import LOCK_NAME, locked_folder
+from tagger.formats.records import RecordFile, RecordFiles, index_of, shard_paths
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
 from tagger.tfrecord import writer
 from tagger.tfrecord.catalog import CATALOG_FILE, Catalog
 from tests.conftest import POSTS, STORED_SIZE
-from tests.helpers import ROOT, error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
+from tests.helpers import ROOT, error_line, flip_byte, left_out, run_script, tree, write_csv, write_pair, write_txts
 
 RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
@@ -156,7 +158,8 @@ def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None
     for name, reason in expected.items():
         assert found[name].startswith(reason)
         assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
-    assert "1 image equals another one" in done.stderr and "no_image.txt" in done.stderr
+    assert "1 image equals another one" in done.stderr and "1 txt file has no image" in done.stderr
+    assert "no_image.txt" in done.stderr and "not read, for being neither pictures nor txt files: 1 .md" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
@@ -258,7 +261,7 @@ def test_where_no_pair_is_usable_the_reasons_are_the_message(
     assert run(tmp_path) == 2
     told = capsys.readouterr().err
     assert "a.txt: not UTF-8" in told and "c.txt: no such file" in told
-    assert "no usable pair among 3 images" in told and "replace_blanks.py converts other encodings" in told
+    assert "let replace_blanks.py convert it" in told and "no usable pair among 3 images" in error_line(told)
     assert len((tmp_path / "out" / "skipped.csv").read_text().splitlines()) == 4
 
 
@@ -310,8 +313,8 @@ def test_tags_in_any_spelling_are_what_they_mean(tmp_path: Path) -> None:
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_vocabulary(csv_path).names[4:] == ("long_hair", "somebody_(series)", "\\m/", "1girl", "1gril", "solo")
-    assert "2 different tags with the weight of a prompt" in done.stderr
-    assert "tags.before.csv beside it is the version before" in done.stderr
+    assert "2 different tags had weights, such as (long hair:1.2) for long_hair" in done.stderr
+    assert "tags.csv: 3 new tags appended" in done.stderr and "tags.before.csv is the version before" in done.stderr
     assert (tmp_path / "tags.before.csv").read_bytes() == before
     record = RecordFile(tmp_path / "output-datasets" / TRAIN)[0]
     assert list(record.labels) == [0, 4, 5, 6, 8, 7, 9]
@@ -321,7 +324,99 @@ def test_a_tag_that_looks_misspelt_is_named_with_its_uses(tmp_path: Path) -> Non
     csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long_hair,0"])
     write_pair(tmp_path / "dataset", "a.png", ["general", "long_hiar"])
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
-    assert "warning: long_hiar (1 use) is new; is long_hair meant?" in done.stderr
+    assert "warning: new tags that may be known ones misspelt: long_hiar for long_hair (1 use); if so" in done.stderr
+
+
+def test_tags_without_a_separator_are_warned_of(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    write_pair(tmp_path / "dataset", "a.png", ["general", "1girl whiskey"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0
+    assert read_vocabulary(csv_path).names[4:] == ("1girl_whiskey",)
+    assert "1 new tag written with blanks, such as '1girl whiskey' for 1girl_whiskey; " in done.stderr
+    assert "replace_blanks.py" in done.stderr
+
+
+def test_what_tag_categories_knows_is_not_misspelt(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "kantoku,1"])
+    write_pair(tmp_path / "dataset", "a.png", ["general", "kantokuu"])
+    write_csv(tmp_path / "dataset" / "tag_categories.csv", ["kantokuu,1"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0 and "misspelt" not in done.stderr
+    assert read_categories(csv_path)["kantokuu"] == ARTIST
+
+
+def test_records_of_a_vocabulary_with_blanks_are_still_finished_for_version_0_1s_dataset(tmp_path: Path) -> None:
+    """Version 0.1 appended `long hair` as it was written; its row stays the one that is meant."""
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long_hair,0", "long hair,0"])
+    write_pair(tmp_path / "dataset", "a.png", ["general", "long hair"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 0 and not (tmp_path / "tags.before.csv").exists()
+    assert list(RecordFile(tmp_path / "output-datasets" / TRAIN)[0].labels) == [0, 5]
+
+
+def test_pictures_that_are_not_read_here_are_left_out_and_all_else_is_counted(tmp_path: Path) -> None:
+    write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    for name in ("a.png", "b.gif"):
+        write_pair(tmp_path / "dataset", name, ["general"], grey=ord(name[0]))
+    for name in ("phone.heic", "phone.txt", "film.mp4", "notes.md", "LICENSE"):
+        (tmp_path / "dataset" / name).touch()
+    (tmp_path / "dataset" / "more").mkdir()
+    done = run_script("create_tfrecord.py", "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [line.partition("left out: ")[2] for line in left_out(done.stderr)] == [
+        "1 .heic: pictures in formats that are not read here; convert them to png or jpg"
+    ]
+    assert "1 without a suffix, 1 .md, 1 .mp4, 1 folder" in done.stderr
+    assert "1 train + 1 val image, 4 tags, 1 left out" in done.stdout
+
+
+# --- what is refused before any work --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "csv_path", "words"),
+    [
+        ("out", "tags.csv", "out: not a folder"),
+        ("out/skipped.csv", "tags.csv", "skipped.csv: stands there and does not look like this script's output"),
+        ("out/unknown_tags.csv", "tags.csv", "unknown_tags.csv: stands there"),
+        ("out/selected_tags.csv", "out/selected_tags.csv", "selected_tags.csv: an input of this run"),
+    ],
+)
+def test_an_output_over_somebodys_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, csv_path: str, words: str
+) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general"])
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    write_csv(tmp_path / file, RATINGS)
+    before = tree(tmp_path)
+    assert run(tmp_path, "--tags-csv", tmp_path / csv_path) == 2
+    line = error_line(capsys.readouterr().err)
+    assert words in line and "name another --output-path" in line
+    assert tree(tmp_path) == before
+
+
+def test_the_vocabulary_of_other_records_does_not_grow(records: Path, tmp_path: Path) -> None:
+    shutil.copytree(records, tmp_path / "records")
+    write_pair(tmp_path / "dataset", "a.png", ["general", "new_tag"])
+    flags = ["--tags-csv", "records/selected_tags.csv", "--img-size", 14]
+    before = contents(tmp_path)
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 2 and contents(tmp_path) == before
+    line = error_line(done.stderr)
+    assert "belongs to the aibooru.json beside it" in line and "--no-new-tags" in line
+    done = run_script("create_tfrecord.py", *flags, "--no-new-tags", cwd=tmp_path)
+    assert done.returncode == 0 and contents(tmp_path / "records") == contents(records)
+
+
+def test_a_train_split_that_cannot_be_decoded_is_an_error(tmp_path: Path) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general"]).write_bytes(b"no picture")
+    write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    done = run_script("create_tfrecord.py", "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "output-datasets" / "aibooru.json").exists()
+    assert "no image of the train split can be decoded; output-datasets" in error_line(done.stderr)
+    assert set(reasons(tmp_path / "output-datasets")) == {"a.png"}
 
 
 # --- tags that get no row -------------------------------------------------------------------------------------------
@@ -518,6 +613,32 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes(
     assert script.main(command(big, output)[2:]) == 2
     assert "aibooru_train-00000-of-00006.tfrecord: No space left" in (line := error_line(capsys.readouterr().err))
     assert "make room there, or name another --output-path" in line
-    assert [name for name in tree(output) if name != CATALOG_FILE] == []
+    assert tree(output) == [CATALOG_FILE, LOCK_NAME]
     assert subprocess.run(command(big, output), capture_output=True).returncode == 1
     assert contents(output) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("flag", ["--verify", "--overwrite"])
+def test_damaged_shards_are_found_and_written_again(big: Path, undisturbed: Path, flag: str) -> None:
+    output = big / flag
+    shutil.copytree(undisturbed, output)
+    damaged = shard_paths(output, "train", SHARDS)
+    flip_byte(damaged[0], 500)
+    index_of(damaged[2]).write_text("0 500\n")
+    done = subprocess.run(command(big, output), capture_output=True, text=True)
+    assert done.returncode == 1 and contents(output) != contents(undisturbed)  # sizes and times do not tell
+    done = subprocess.run(command(big, output, flag), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert f"{damaged[0]}: record 0 is damaged; it is written again" in done.stderr
+    assert f"{damaged[2]}: {index_of(damaged[2]).name} does not fit it; it is written again" in done.stderr
+    assert done.stderr.count("it is written again") == 2 and "7 of 9 shards are finished" in done.stderr
+    assert contents(output) == contents(undisturbed)
+
+
+def test_the_run_that_has_the_folder_is_named(big: Path, undisturbed: Path) -> None:
+    with locked_folder(undisturbed):
+        done = subprocess.run(command(big, undisturbed), capture_output=True, text=True)
+    assert done.returncode == 2
+    line = error_line(done.stderr)
+    assert f"process {os.getpid()} on " in line
+    assert "is at work here; wait for it, or name another --output-path" in line

@@ -4,13 +4,14 @@ python -m pytest tests/test_generate_selected_tags.py
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 import generate_selected_tags as script
 from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categories, read_vocabulary
-from tests.helpers import ODD_NAMES, error_line, left_out, run_script, write_csv, write_txts
+from tests.helpers import ODD_NAMES, ROOT, error_line, left_out, run_script, write_csv, write_pair, write_txts
 
 RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
 
@@ -208,3 +209,126 @@ def test_tags_on_lines_of_their_own_do_not_spoil_the_csv(tmp_path: Path) -> None
     folder = write_txts(tmp_path / "dataset", a="general\n1girl\nsolo")
     assert generate(folder, tmp_path / "tags.csv") in (0, 1)
     read_vocabulary(tmp_path / "tags.csv")
+
+
+# --- tags in any spelling, and what is no tag -----------------------------------------------------------------------
+
+
+def test_tags_in_any_spelling_are_what_they_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {
+        "a": r"long hair, saber \(fate\), (smile:1.2)",
+        "b": "long_hair，saber_(fate)\n((smile)), \\m/",
+        "c": "long hair, long_hair",
+    }
+    folder = write_txts(tmp_path / "dataset", **texts)
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 0
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["long_hair,0,3", "saber_(fate),0,2", "smile,0,2", "\\m/,0,1"]
+    assert "2 different tags had weights, such as (smile:1.2) for smile" in capsys.readouterr().err
+
+
+def test_an_extended_vocabulary_keeps_its_spelling(tmp_path: Path) -> None:
+    folder = write_txts(tmp_path / "dataset", a="long hair, blue eyes")
+    path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long hair,0"])
+    assert script.main(["--dataset-folder", str(folder), "--append-to", str(path)]) == 0
+    assert read_vocabulary(path).names[4:] == ("long hair", "blue_eyes")
+
+
+def test_what_cannot_be_a_tag_is_counted_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_txts(tmp_path / "dataset", a="solo,\x1b[31m,a\u200bb", b=f"solo,{'x' * 256}")
+    assert generate(folder, tmp_path / "tags.csv") == 1
+    assert read_vocabulary(tmp_path / "tags.csv").names[4:] == ("solo",)
+    assert "3 tags left out" in capsys.readouterr().err
+
+
+def test_notes_beside_pictures_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.png", ["general", "solo"])
+    write_txts(folder, notes="buy milk, and bread")
+    assert generate(folder, tmp_path / "tags.csv") == 0
+    assert read_vocabulary(tmp_path / "tags.csv").names[4:] == ("solo",)
+    assert "1 txt file without a picture of that name: not read" in capsys.readouterr().err
+
+
+def test_another_encoding_is_named_with_who_converts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_txts(tmp_path / "dataset", a="solo")
+    (folder / "b.txt").write_bytes("长发".encode("gbk"))
+    assert generate(folder, tmp_path / "tags.csv") == 1
+    (line,) = left_out(capsys.readouterr().err)
+    assert "b.txt: not UTF-8" in line and "replace_blanks.py" in line
+
+
+def test_what_looks_misspelt_is_named_before_the_csv_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_txts(tmp_path / "dataset", a="1gril,kantokuu", b="1gril")
+    write_csv(folder / "tag_categories.csv", ["kantokuu,1"])
+    path = write_csv(tmp_path / "tags.csv", [*RATINGS, "1girl,0", "kantoku,1"])
+    told = []
+
+    def keep_before(path: Path) -> Path:
+        told.append(capsys.readouterr().err)
+        return path
+
+    monkeypatch.setattr(script, "keep_before", keep_before)
+    assert script.main(["--dataset-folder", str(folder), "--append-to", str(path)]) == 0
+    assert "may be known ones misspelt: 1gril for 1girl (2 uses); if so" in told[0] and "kantokuu" not in told[0]
+
+
+# --- the CSV that stands --------------------------------------------------------------------------------------------
+
+
+def test_the_version_before_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "tags.csv", [*RATINGS, "edited_by_hand,4"])
+    for flags in (["--append-to", path], ["--output-csv", path, "--overwrite"]):
+        before = path.read_bytes()
+        assert script.main(["--dataset-folder", str(folder), *map(str, flags)]) == 0
+        assert path.read_bytes() != before == (tmp_path / "tags.before.csv").read_bytes()
+        assert "tags.before.csv is the version before" in capsys.readouterr().out
+
+
+def test_a_newcomer_is_told_which_two_commands_are_meant(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = write_csv(tmp_path / "selected_tags.csv", [*RATINGS, "1girl,0"])
+    monkeypatch.setattr(script, "SHIPPED_VOCABULARY", shipped)
+    monkeypatch.chdir(tmp_path)
+    assert script.main([]) == 2
+    line = error_line(capsys.readouterr().err)
+    commands = re.findall(r"generate_selected_tags\.py (--\S+ [^\s;]+)", line)
+    assert commands == ["--output-csv my_tags.csv", "--append-to selected_tags.csv"]
+    for command in commands:
+        assert script.main(command.split()) == 0
+    assert read_vocabulary("my_tags.csv").names[4] == "solo" and read_vocabulary(shipped).names[4] == "1girl"
+    assert script.main(["--overwrite"]) == 0 and read_vocabulary(shipped).names[4] == "solo"
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("", "a folder stands there"),
+        ("dataset/tag_categories.csv", "an input of this run"),
+        ("dataset/a.txt", "an input of this run"),
+        (ROOT / "README.md", "a file of the toolkit"),
+        (ROOT / "tests" / "new.csv", "a file of the toolkit"),
+    ],
+)
+def test_outputs_that_would_harm(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: Path, words: str
+) -> None:
+    write_csv(folder / "tag_categories.csv", ["saber,4"])
+    assert generate(folder, tmp_path / output, "--overwrite") == 2
+    line = error_line(capsys.readouterr().err)
+    assert words in line and "name another file with --output-csv" in line
+    assert not (ROOT / "tests" / "new.csv").exists()
+
+
+def test_the_vocabulary_of_a_model_is_not_extended(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    (tmp_path / "config.json").write_text('{"num_classes": 4}')
+    before = path.read_bytes()
+    assert script.main(["--dataset-folder", str(folder), "--append-to", str(path)]) == 2
+    line = error_line(capsys.readouterr().err)
+    assert "belongs to the config.json beside it" in line and "name the copy with --append-to" in line
+    assert path.read_bytes() == before

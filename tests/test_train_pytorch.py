@@ -490,6 +490,24 @@ def test_unusable_records_are_one_line_that_names_the_file(
     assert not list(tmp_path.glob("out/*.pth"))
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda root: (root / "selected_tags.csv").unlink(),
+        lambda root: (root / TRAIN).unlink(),
+        lambda root: truncate(root / TRAIN),
+        lambda root: damage_a_record(root / TRAIN),
+    ],
+    ids=["no vocabulary", "no shard", "cut off", "a flipped bit"],
+)
+def test_damaged_records_name_the_command_that_repairs_them(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object]
+) -> None:
+    spoil(copied)
+    assert train(copied, tmp_path / "out") == 2
+    assert "; repair the folder with create_tfrecord.py --verify and the flags" in error_line(capsys.readouterr().err)
+
+
 def test_a_damaged_record_is_one_line_in_a_worker_process_too(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 OVERHEAD = HEADER.size + FOOTER.size  # 16 bytes
 
 ABOUT_FILE = "aibooru.json"
+WRITE_AGAIN = "write it again"
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,11 @@ def serialize(record: Record) -> bytes:
     return data
 
 
-def scan(path: Path) -> list[int]:
+def scan(path: Path, hint: str = WRITE_AGAIN) -> list[int]:
     """The sizes in bytes of a TFRecord file's records, framing included; every length is checked against its CRC.
+
+    Args:
+        hint: ends an error.
 
     Raises:
         UserError: the file is truncated or no TFRecord file.
@@ -187,7 +191,7 @@ def scan(path: Path) -> list[int]:
             head = file.read(HEADER.size)
             length, crc = HEADER.unpack(head) if len(head) == HEADER.size else (0, -1)
             if crc != masked_crc(head[:8]) or offset + length + OVERHEAD > end:
-                raise UserError(f"{path}: damaged at byte {offset}; write it again")
+                raise UserError(f"{path}: damaged at byte {offset}; {hint}")
             sizes.append(length + OVERHEAD)
             offset += length + OVERHEAD
             file.seek(offset)
@@ -199,14 +203,17 @@ class RecordFile:
 
     Not mapped into memory: a training run would then seem to grow until it holds the whole file.
 
+    Args:
+        hint: ends an error.
+
     Raises:
         UserError: on opening, where the file is missing or damaged; on reading, where a record's checksum is wrong.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, hint: str = WRITE_AGAIN) -> None:
+        self.path, self.hint = Path(path), hint
         if not self.path.is_file():
-            raise UserError(f"{self.path}: no such file; write the records again")
+            raise UserError(f"{self.path}: no such file; {hint}")
         self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
         self._file: IO[bytes] | None = None
 
@@ -219,7 +226,7 @@ class RecordFile:
                 return offsets, sizes
         except (OSError, ValueError, OverflowError):
             pass  # no index, or an edited one: the file itself knows
-        sizes = np.array(scan(self.path), dtype=np.int64)
+        sizes = np.array(scan(self.path, self.hint), dtype=np.int64)
         return np.cumsum(sizes) - sizes, sizes
 
     def __len__(self) -> int:
@@ -232,12 +239,12 @@ class RecordFile:
         """The serialized Example of one record, checked against both of its checksums."""
         frame = self._read_at(int(self.offsets[number]), size := int(self.sizes[number]))
         if len(frame) != size:
-            raise UserError(f"{self.path}: record {number} is cut off; write it again")
+            raise UserError(f"{self.path}: record {number} is cut off; {self.hint}")
         length, head_crc = HEADER.unpack_from(frame)
         data = frame[HEADER.size : -FOOTER.size]
         (data_crc,) = FOOTER.unpack_from(frame, size - FOOTER.size)
         if length != len(data) or head_crc != masked_crc(frame[:8]) or data_crc != masked_crc(data):
-            raise UserError(f"{self.path}: record {number} is damaged; write it again")
+            raise UserError(f"{self.path}: record {number} is damaged; {self.hint}")
         return data
 
     def _read_at(self, offset: int, size: int) -> bytes:
@@ -258,7 +265,7 @@ class RecordFile:
                 name=features["image_name"].bytes_list.value[0].decode("utf-8", "surrogateescape"),
             )
         except (DecodeError, IndexError):
-            raise UserError(f"{self.path}: record {number} is no labelled image; write the file again") from None
+            raise UserError(f"{self.path}: record {number} is no labelled image; {self.hint}") from None
 
 
 class RecordFiles:
@@ -270,9 +277,9 @@ class RecordFiles:
         UserError: see `RecordFile`.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], hint: str = WRITE_AGAIN) -> None:
         self.path = paths[0] if len(paths) == 1 else paths[0].parent
-        self.files = [RecordFile(path) for path in paths]
+        self.files = [RecordFile(path, hint) for path in paths]
         self._ends = list(itertools.accumulate(map(len, self.files)))
 
     def __len__(self) -> int:

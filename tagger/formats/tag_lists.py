@@ -6,7 +6,7 @@ Danbooru's spelling is the one that the toolkit works with: lower case, undersco
 """
 
 import re
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tagger.files import UserError, read_text
@@ -42,13 +42,16 @@ def format_tags(names: Iterable[str]) -> str:
     return ",".join(names)
 
 
-def read_tags(path: Path | str) -> list[str]:
+def read_tags(path: Path | str, encoding_hint: str = "save it as UTF-8") -> list[str]:
     """The tags of one txt file (UTF-8), as they are written; see `parse_tags`.
+
+    Args:
+        encoding_hint: ends the error for text in another encoding.
 
     Raises:
         UserError: missing, unreadable or not UTF-8.
     """
-    return parse_tags(read_text(path, "write its tags, separated by commas"))
+    return parse_tags(read_text(path, "write its tags, separated by commas", encoding_hint))
 
 
 def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Path]:
@@ -72,6 +75,11 @@ def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Pat
 def is_usable(name: str) -> bool:
     """Whether a tag can stand in a CSV and on a screen: not endless, and without control or invisible characters."""
     return 0 < len(name) <= MAX_TAG_LENGTH and not INVISIBLE.search(name)
+
+
+def usable_tags(written: Iterable[str]) -> list[str]:
+    """Of tags as they are written those whose name is usable, however it is read; tabs and the like are blanks."""
+    return [tag for tag in written if is_usable(danbooru_spelling(tag))]
 
 
 # --- spelling -------------------------------------------------------------------------------------------------------
@@ -160,13 +168,14 @@ class TagReader:
         known: names to go by, such as a vocabulary's; without any, the rules alone decide.
 
     Attributes:
-        weights: what was read from tags with weights, by what stood there; for a word to the user.
+        names: what was read so far, by what stood there.
+        weights: those of them that had weights; for a word to the user.
     """
 
     def __init__(self, known: Container[str] = ()) -> None:
         self.known = known
+        self.names: dict[str, str] = {}
         self.weights: dict[str, str] = {}
-        self._names: dict[str, str] = {}
 
     def read(self, text: str) -> list[str]:
         """The tags of a list in their order, without repetitions."""
@@ -174,9 +183,17 @@ class TagReader:
 
     def name(self, written: str) -> str:
         """One tag, as it is spelt in `known`, or else by Danbooru."""
-        if written not in self._names:
-            self._names[written] = self._name(written)
-        return self._names[written]
+        if written not in self.names:
+            self.names[written] = self._name(written)
+        return self.names[written]
+
+    def weights_in_words(self) -> str:
+        """`3 different tags had weights, such as (hat:1.2) for hat`; empty where none had."""
+        if not self.weights:
+            return ""
+        written, bare = next(iter(self.weights.items()))
+        number = f"{len(self.weights)} different tags" if len(self.weights) > 1 else "1 tag"
+        return f"{number} had weights, such as {written} for {self.names.get(written, bare)}"
 
     def _name(self, written: str) -> str:
         bare = unweighted(written)
@@ -217,6 +234,13 @@ def lookalikes(new: Collection[str], known: Collection[str]) -> dict[str, str]:
                 if misspelt != right and re.sub(r"\D", "", misspelt) == re.sub(r"\D", "", right):
                     found.setdefault(misspelt, right)
     return found
+
+
+def lookalikes_in_words(found: Mapping[str, str], uses: Mapping[str, int], limit: int = 10) -> str:
+    """`1gril for 1girl (2 uses), ...`: what `lookalikes` found, by falling number of uses."""
+    names = sorted(found, key=lambda name: (-uses[name], name))
+    words = [f"{name} for {found[name]} ({uses[name]} use{'' if uses[name] == 1 else 's'})" for name in names[:limit]]
+    return ", ".join(words) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _rests(name: str) -> Iterator[str]:

@@ -1,19 +1,18 @@
-"""The vocabulary (selected_tags.csv) and the tag list beside an image (<stem>.txt).
+"""The vocabulary (selected_tags.csv): names and categories of labels.
 
 Row number = label index, so a vocabulary only ever grows at its end. Nothing heavy is imported here.
 
     python -c "from tagger.formats.vocabulary import read_vocabulary as r; print(len(r('selected_tags.csv')))"
 """
 
-import csv
+import contextlib
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tagger.files import UserError, csv_text, read_csv, write_csv, write_text
+from tagger.files import UserError, csv_text, read_csv, read_json, write_bytes, write_csv, write_text
 
 # Danbooru's numbers; 9 is SmilingWolf's for the four ratings.
 RATING, GENERAL, CHARACTER, ARTIST = 9, 0, 4, 1
@@ -26,6 +25,8 @@ RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit
 VOCABULARY_FILE = "selected_tags.csv"  # in a folder of records or of a checkpoint
 WD_COLUMNS = ("tag_id", "name", "category", "count")  # WD v3's vocabulary, for tools that read by position
 CATEGORIES_FILE = "tag_categories.csv"  # in a dataset folder: which of its tags are characters or artists
+# In a folder of records or of a model; `num_classes` in it is the number of the vocabulary's rows.
+COUNTED_BY = ("aibooru.json", "config.json")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,6 @@ class Vocabulary:
     def indices(self, category: int) -> list[int]:
         """The label indices of one category, rising."""
         return self._by_category[category]
-
-
-# --- the txt beside an image ----------------------------------------------------------------------------------------
 
 
 # --- selected_tags.csv ----------------------------------------------------------------------------------------------
@@ -132,10 +130,45 @@ def write_vocabulary(path: Path | str, vocabulary: Vocabulary) -> None:
     write_csv(path, header, zip(*columns, strict=True))
 
 
+def check_may_grow(path: Path | str, vocabulary: Vocabulary, hint: str) -> None:
+    """Refuse to change a vocabulary whose rows are those of the records or the model in its folder.
+
+    Args:
+        path: of the CSV.
+        vocabulary: what it holds.
+        hint: ends the error, as in "copy it, and name the copy".
+
+    Raises:
+        UserError: the file beside it says that it has just as many classes.
+    """
+    for name in COUNTED_BY if Path(path).name == VOCABULARY_FILE else ():
+        classes = None
+        with contextlib.suppress(UserError):  # not there, or nothing of ours
+            classes = read_json(Path(path).with_name(name), "").get("num_classes")
+        if classes == len(vocabulary):
+            raise UserError(f"{path}: belongs to the {name} beside it, which has as many classes; {hint}")
+
+
+def keep_before(path: Path | str) -> Path:
+    """Copy a CSV that is about to change to its `before_path`, over an older copy; the copy's path."""
+    kept = before_path(path)
+    write_bytes(kept, Path(path).read_bytes())
+    return kept
+
+
+def before_path(path: Path | str) -> Path:
+    """Where the version before the last change is kept: selected_tags.before.csv."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
 def append_to_vocabulary(path: Path | str, new: Iterable[tuple[str, int]]) -> None:
-    """Add (name, category) rows at the end of a CSV that stands; its own rows and columns stay byte for byte."""
+    """Add (name, category) rows at the end of a CSV that stands; its own rows and columns stay byte for byte.
+
+    For a run that has its lock, or a row that another run adds at the same time might be lost.
+    """
     text = Path(path).read_bytes().decode("utf-8")
-    header = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")).fieldnames or []
+    header, _ = read_csv(path, "name another CSV", ("name", "category"))
     cells = ({"name": name, "category": category} for name, category in new)
     rows = csv_text([cell.get(column, "") for column in header] for cell in cells)
     if text and not text.endswith("\n"):

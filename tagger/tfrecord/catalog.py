@@ -3,7 +3,7 @@
     python create_tfrecord.py --dataset-folder ./dataset && sqlite3 output-datasets/.plan.sqlite .tables
 
 Pictures are read once; a later run reads only those whose size or time changed, so a killed run goes on where it was.
-Nothing here grows in memory with the dataset, but for one counter over tag names.
+Nothing here grows in memory with the dataset, but for counters over tags and over suffixes.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from tagger.files import UserError
-from tagger.formats.pairs import IMAGE_SUFFIXES
+from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES
+from tagger.formats.vocabulary import CATEGORIES_FILE
 from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
 
 T = TypeVar("T")
@@ -28,10 +29,11 @@ PairNames = tuple[str, str]  # of an image and the txt beside it
 ReadPairs = Callable[[Iterator[list[PairNames]]], Iterator[tuple[Sequence[PairNames], Sequence[Scanned | str]]]]
 
 CATALOG_FILE = ".plan.sqlite"  # beside the records
-VERSION = "1"  # of the tables, and of what is read from a pair
+VERSION = "2"  # of the tables, and of what is read from a pair
 SCAN_BATCH = 64  # pairs
 COMMIT_EVERY = 2000  # pairs
 LABEL_TYPE = np.dtype("<i4")
+LONGEST_SUFFIX = 16  # characters; what is longer is the end of a sentence
 
 # `listed` is what lies in the folder, `present` the images among it with the txt of each, `scanned` what earlier runs
 # and this one read of them, `ordered` the usable ones in the order of the records, and `unlabelled` those whose tags
@@ -50,6 +52,22 @@ CREATE TABLE unlabelled (name BLOB, tags TEXT);
 
 class UnusableOutput(UserError):
     """The output folder cannot be written to; the message is path, reason and hint, and another folder would do."""
+
+
+@contextlib.contextmanager
+def opened_catalog(path: Path, folder: Path) -> Iterator["Catalog"]:
+    """The catalog of a dataset folder, which is kept in the file `path`.
+
+    Raises:
+        UnusableOutput: another run is at work in the same folder, the disk is full, or the file was damaged.
+    """
+    try:
+        with contextlib.closing(Catalog(path, folder)) as catalog:
+            yield catalog
+    except sqlite3.OperationalError as error:
+        raise UnusableOutput(f"{path}: {error}; make room there") from None
+    except sqlite3.DatabaseError as error:
+        raise UnusableOutput(f"{path}: {error}; remove it") from None
 
 
 class Row(NamedTuple):
@@ -79,15 +97,19 @@ class Catalog:
     A database in a file, which one run at a time can have open. `list_folder`, `scan` and `put_in_order` fill it, in
     this order; what the last one needs is kept for the next run.
 
+    Attributes:
+        others: how many files of the folder are neither pictures that the toolkit decodes nor tag lists, by suffix (""
+            where they have none), and how many folders there are ("/"). What has a dot before its name is passed over.
+
     Raises:
         UnusableOutput: another run is at work in the same folder.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.folder = folder
-        self.others: Counter[str] = Counter()  # files of the folder that are neither images nor txt files, by suffix
+        self.others: Counter[str] = Counter()
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"version": VERSION, "folder": str(folder.resolve())}
+        about = {"version": VERSION, "folder": os.fsencode(folder.resolve())}  # bytes, like all names
         self._database = self._open(path)
         if self._about() != about:
             self.close()
@@ -110,14 +132,14 @@ class Catalog:
             database.commit()
         except sqlite3.OperationalError as error:
             database.close()
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            raise UnusableOutput(f"{path}: another run is at work here; wait for it") from None
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise UnusableOutput(f"{path}: another run is at work here; wait for it") from None
+            raise
         except sqlite3.DatabaseError:
             pass  # not a database: `_about` finds nothing in it
         return database
 
-    def _about(self) -> dict[str, str]:
+    def _about(self) -> dict[str, str | bytes]:
         with contextlib.suppress(sqlite3.DatabaseError):
             return dict(self._database.execute("SELECT key, value FROM about"))
         return {}
@@ -129,10 +151,10 @@ class Catalog:
 
     def list_folder(self) -> None:
         """Note what is in the folder, and forget what earlier runs read of files that changed since."""
-        self.others.clear()
         for table in ("listed", "present", "ordered", "unlabelled"):
             self._database.execute(f"DELETE FROM {table}")
         root = self.folder.resolve()
+        self.others.clear()
         with os.scandir(self.folder) as entries:
             self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", self._listed(entries, root))
         rows = self._database.execute("SELECT stem, kind, name, stamp, problem FROM listed ORDER BY stem, kind, name")
@@ -154,17 +176,20 @@ class Catalog:
     def _listed(
         self, entries: Iterator[os.DirEntry[str]], root: Path
     ) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
-        """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix."""
+        """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix.
+
+        What is neither is counted in `others`.
+        """
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
             if stem.startswith("."):
                 continue
-            if suffix == ".txt":
+            if suffix == CAPTION_SUFFIX:
                 kind = -1
             elif suffix.lower() in IMAGE_SUFFIXES:
                 kind = IMAGE_SUFFIXES.index(suffix.lower())
             else:
-                self.others[suffix.lower() or "without a suffix"] += entry.is_file()
+                self._count_other(entry, suffix.lower())
                 continue
             stamp, problem = "", None
             try:
@@ -179,6 +204,13 @@ class Catalog:
             except OSError as error:
                 problem = f"{error.strerror}; replace or remove it"
             yield os.fsencode(stem), kind, os.fsencode(entry.name), stamp, problem
+
+    def _count_other(self, entry: os.DirEntry[str], suffix: str) -> None:
+        with contextlib.suppress(OSError):  # a link in a circle is no folder
+            if entry.is_dir():
+                suffix = "/"
+        if entry.name != CATEGORIES_FILE:
+            self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
 
     @staticmethod
     def _paired(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, bytes, str, str | None]]:
@@ -240,28 +272,32 @@ class Catalog:
 
     # --- the vocabulary ---------------------------------------------------------------------------------------------
 
-    def tag_counts(self) -> Counter[str]:
-        """Uses of each tag in the usable pairs."""
+    def tag_counts(self, name_of: Callable[[str], str]) -> Counter[str]:
+        """In how many of the usable pairs each tag is.
+
+        Args:
+            name_of: a tag's name by what is written.
+        """
         counts: Counter[str] = Counter()
-        for (names,) in self._database.execute("SELECT tags FROM scanned WHERE problem IS NULL"):
-            counts.update(names.split(","))
+        for (written,) in self._database.execute("SELECT tags FROM scanned WHERE problem IS NULL"):
+            counts.update(set(map(name_of, written.split(","))))
         return counts
 
     def tags_left_out(self) -> int:
-        """Tags with control characters or beyond MAX_TAG_LENGTH, in all pairs together."""
+        """How many tags cannot be any, in all pairs together; see Scanned."""
         return self._number("SELECT coalesce(sum(tags_left_out), 0) FROM scanned")
 
     # --- the order --------------------------------------------------------------------------------------------------
 
-    def put_in_order(self, index: Mapping[str, int], seed: int) -> int:
+    def put_in_order(self, index: Mapping[str, int], name_of: Callable[[str], str], seed: int) -> int:
         """Put the usable pairs in the order of their digests, each with the indices of its tags.
 
         The digest depends on nothing but the picture, so the order is the same on every machine, and it scatters the
         pictures like a shuffle. Equal pictures are neighbours. A seed other than 0 gives another such order.
 
         Args:
-            index: label index by tag as it is written, see labels.Labels; other tags are passed over, and pictures that
-                have only such are left out.
+            index: label index by tag; other tags are passed over, and pictures that have only such are left out.
+            name_of: a tag's name by what is written.
 
         Returns:
             The number of pictures in order.
@@ -278,7 +314,7 @@ class Catalog:
             for name in names:
                 query = "SELECT digest, tags FROM scanned WHERE name = ?"
                 digest, tags = self._database.execute(query, (name,)).fetchone()
-                labels = list(dict.fromkeys(index[tag] for tag in tags.split(",") if tag in index))
+                labels = list(dict.fromkeys(index[tag] for tag in map(name_of, tags.split(",")) if tag in index))
                 if labels:
                     ordered.append((rank, name, digest, np.array(labels, LABEL_TYPE).tobytes()))
                     rank += 1

@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tagger.files import UserError
-from tagger.formats.tag_lists import format_tags, is_usable, read_tags
+from tagger.formats.tag_lists import format_tags, read_tags, usable_tags
 
 MAX_TXT_BYTES = 1 << 20  # Danbooru's longest tag list is below 20 kB
+ENCODING_HINT = "save it as UTF-8, or let replace_blanks.py convert it"
 
 
 class Scanned(NamedTuple):
-    """What a pair's two files hold: SHA-256 of the image's bytes, its tags, and how many were no tags."""
+    """What a pair's two files hold.
+
+    Attributes:
+        digest: SHA-256 of the image's bytes.
+        tags: as they are written, separated by commas.
+        tags_left_out: how many more there were that cannot be tags: endless, or with invisible characters in them.
+    """
 
     digest: bytes
     tags: str
     tags_left_out: int
-
-
-def usable_tags(names: Sequence[str]) -> list[str]:
-    """Without those that a CSV or a reader's screen would not survive, see `is_usable`."""
-    return [name for name in names if is_usable(name)]
 
 
 def scan_pairs(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[Scanned | str]:
@@ -35,12 +37,12 @@ def scan_pairs(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[Scanned |
 
 def _scan_pair(image: Path, txt: Path) -> Scanned | str:
     try:
-        found = read_tags(txt)
+        found = read_tags(txt, ENCODING_HINT)
         names = usable_tags(found)
         if not found:
             return f"{txt.name}: no tags in it; write some, separated by commas"
         if not names:
-            return f"{txt.name}: no usable tags in it, only control characters; write some, separated by commas"
+            return f"{txt.name}: no usable tags in it, only endless ones or control characters; {ENCODING_HINT}"
         with open(image, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         return Scanned(digest, format_tags(names), len(found) - len(names))

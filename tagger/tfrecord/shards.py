@@ -6,13 +6,14 @@ A finished shard `x.tfrecord` has its index `x.idx` beside it and, written last,
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tagger.files import UserError, read_json
-from tagger.formats.records import ABOUT_FILE, index_of, shard_paths
+from tagger.formats.records import ABOUT_FILE, RecordFile, index_of, shard_paths
 from tagger.tfrecord.catalog import Catalog, Row
 
 
@@ -161,3 +162,34 @@ def make_room(output: Path, stale: Iterable[Path]) -> None:
             file.unlink(missing_ok=True)
     for part in output.glob("record_shards_*/.*.part"):  # of a run that was killed, perhaps with other shards
         part.unlink()
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def find_damage(paths: Sequence[Path]) -> list[str]:
+    """What is wrong with finished shards: every record's checksums, the index, and what the stats say of them.
+
+    Returns:
+        A reason for each path; empty where all is as it was written.
+    """
+    return [_find_damage(path) for path in paths]
+
+
+def _find_damage(path: Path) -> str:
+    stats = read_stats(path)
+    if stats is None:
+        return "not finished"
+    uses: Counter[int] = Counter()
+    try:
+        records = RecordFile(path, "")
+        for number in range(len(records)):
+            uses.update(records[number].labels)
+    except (UserError, OSError) as error:
+        return str(error).removeprefix(f"{path}: ").rstrip("; ")
+    offsets = zip(records.offsets, records.sizes, strict=True)
+    if index_of(path).read_bytes() != "".join(f"{offset} {size}\n" for offset, size in offsets).encode():
+        return f"{index_of(path).name} does not fit it"
+    if len(records) != stats.records or uses != stats.label_counts:
+        return f"{stats_path(path).name} does not fit it"
+    return ""

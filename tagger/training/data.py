@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from tagger import images
 from tagger.files import UserError
-from tagger.formats.records import ABOUT_FILE, About, RecordFile, RecordFiles, shard_paths
+from tagger.formats.records import ABOUT_FILE, WRITE_AGAIN, About, RecordFile, RecordFiles, shard_paths
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.training.distributed import World
 from tagger.training.settings import TrainingSettings
@@ -60,12 +60,13 @@ class ImagesTooSmall(UserError):
         self.stored, self.wanted = stored, wanted
 
 
-def open_records(root: Path, image_size: int, hint: str) -> TaggedRecords:
+def open_records(root: Path, image_size: int, hint: str, repair_hint: str = WRITE_AGAIN) -> TaggedRecords:
     """Open a dataset folder and check that its parts belong together.
 
     Args:
         image_size: side of the model's input in pixels.
         hint: ends the errors, as in "name another folder".
+        repair_hint: ends the errors for damaged files, also those that reading the records finds later.
 
     Raises:
         ImagesTooSmall: the folder holds images smaller than `image_size`.
@@ -73,15 +74,15 @@ def open_records(root: Path, image_size: int, hint: str) -> TaggedRecords:
     """
     about = About.read(root, hint)
     csv_path = root / VOCABULARY_FILE
-    vocabulary = read_vocabulary(csv_path)
+    vocabulary = read_vocabulary(csv_path, repair_hint)
     if vocabulary.sha256 != about.tags_sha256:
         raise UserError(f"{csv_path}: its names are not those of the records (only categories may be edited); {hint}")
     if vocabulary.counts is None:
         raise UserError(f"{csv_path}: no column count; {hint}")
     if about.image_size < image_size:
         raise ImagesTooSmall(root / ABOUT_FILE, about.image_size, image_size)
-    train = RecordFiles(shard_paths(root, "train", about.train_shards))
-    val = RecordFiles(shard_paths(root, "val", about.val_shards))
+    train = RecordFiles(shard_paths(root, "train", about.train_shards), repair_hint)
+    val = RecordFiles(shard_paths(root, "val", about.val_shards), repair_hint)
     for split, samples in ((train, about.train_samples), (val, about.val_samples)):
         if len(split) != samples:
             raise UserError(f"{split.path}: {len(split)} records, {ABOUT_FILE} says {samples}; {hint}")

@@ -12,10 +12,12 @@ from tagger.formats.tag_lists import (
     danbooru_spelling,
     is_usable,
     lookalikes,
+    lookalikes_in_words,
     parse_tags,
     spell,
     unescaped,
     unweighted,
+    usable_tags,
 )
 from tagger.formats.vocabulary import read_vocabulary
 from tests.helpers import ODD_NAMES, ROOT
@@ -174,3 +176,44 @@ def test_a_misspelt_name_is_recognised(new: str, known: str) -> None:
 @pytest.mark.parametrize("new", ["7girls", "whiskey", "hat", "1girl", "m16a1"])
 def test_another_name_is_no_misspelling(new: str) -> None:
     assert lookalikes([new], NAMES) == {}
+
+
+def test_misspellings_are_named_with_their_uses_the_commonest_first() -> None:
+    found = {"1gril": "1girl", "long_hiar": "long_hair", "smlie": "smile"}
+    uses = {"1gril": 1, "long_hiar": 12, "smlie": 1}
+    assert lookalikes_in_words(found, uses, limit=2) == (
+        "long_hiar for long_hair (12 uses), 1gril for 1girl (1 use) and 1 more"
+    )
+
+
+# --- what cannot be a tag -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["x" * 255, "初音ミク", "\\m/", "a b", "(a b:1.2)", "a\tb"])
+def test_usable(written: str) -> None:
+    assert usable_tags([written]) == [written]
+
+
+@pytest.mark.parametrize(
+    "written", ["x" * 256, "a\0b", "\x1b[31m", "\x7f", "\x9f", "a\ufeffb", "long\u200bhair", "\u202ea"]
+)
+def test_unusable(written: str) -> None:
+    assert usable_tags([written]) == []
+
+
+@given(st.lists(st.text(alphabet="ab_ \\()[]{}:,;.1|\t", max_size=12), max_size=6))
+def test_tags_that_were_added_change_the_reading_of_none(texts: list[str]) -> None:
+    """What a first run appends to the vocabulary a second knows; it must read the same, or the labels would differ."""
+    written = [tag for text in texts for tag in parse_tags(text)]
+    first = TagReader(("a_b",))
+    names = [first.name(tag) for tag in written]
+    assert list(map(TagReader({"a_b", *names}).name, written)) == names
+
+
+def test_weights_in_words() -> None:
+    reader = TagReader(["long_hair"])
+    assert reader.weights_in_words() == ""
+    reader.read("(long hair:1.2)")
+    assert reader.weights_in_words() == "1 tag had weights, such as (long hair:1.2) for long_hair"
+    reader.read("((hat))")
+    assert reader.weights_in_words().startswith("2 different tags had weights")

@@ -21,7 +21,10 @@ from tagger.formats.vocabulary import (
     RATING,
     Vocabulary,
     append_to_vocabulary,
+    before_path,
+    check_may_grow,
     first_difference,
+    keep_before,
     read_categories,
     read_vocabulary,
     write_vocabulary,
@@ -233,3 +236,32 @@ def test_appended_rows_have_as_many_cells_as_the_header(tmp_path: Path) -> None:
 )
 def test_the_first_difference_is_named(given_names: list[str], expected: list[str], words: str) -> None:
     assert first_difference(given_names, expected) == words
+
+
+def test_rows_are_appended_below_a_header_that_blank_rows_precede(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_bytes(b"\n,,\nname,category\n1girl,0\n")
+    append_to_vocabulary(path, [("solo", 4)])
+    assert read_vocabulary(path).names == ("1girl", "solo")
+
+
+def test_the_version_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "my.tags.csv"
+    for text in (b"one", b"two"):
+        path.write_bytes(text)
+        assert keep_before(path) == before_path(path) == tmp_path / "my.tags.before.csv"
+        assert (tmp_path / "my.tags.before.csv").read_bytes() == text == path.read_bytes()
+
+
+@pytest.mark.parametrize("beside", ["aibooru.json", "config.json"])
+def test_the_vocabulary_of_records_or_of_a_model_may_not_grow(tmp_path: Path, beside: str) -> None:
+    vocabulary = Vocabulary(("general", "1girl"), (9, 0))
+    path = tmp_path / "selected_tags.csv"
+    check_may_grow(path, vocabulary, "copy it")
+    for text in ("no JSON", "[]", '{"num_classes": 3}'):
+        (tmp_path / beside).write_text(text)
+        check_may_grow(path, vocabulary, "copy it")
+    (tmp_path / beside).write_text('{"num_classes": 2}')
+    check_may_grow(tmp_path / "mine.csv", vocabulary, "copy it")
+    with pytest.raises(UserError, match=rf"selected_tags\.csv: belongs to the {beside} beside it.*; copy it"):
+        check_may_grow(path, vocabulary, "copy it")

@@ -15,13 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagger.formats.tag_lists import TagReader
 from tagger.tfrecord import pairs
-from tagger.tfrecord.catalog import Catalog, UnusableOutput
+from tagger.tfrecord.catalog import Catalog, UnusableOutput, labels_of, opened_catalog
 from tagger.tfrecord.pairs import Scanned
 from tests.helpers import write_pair, write_txts
 
 PAIRS = 12
 INDEX = {"general": 0, "solo": 1}
+as_written = str  # a tag's name by what is written
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def divided(folder: Path, contents: Sequence[bytes], ratio: float, seed: int = 0
         each.list_folder()
         assert each.images() == PAIRS
         assert sum(each.scan(reading(contents))) == PAIRS
-        count, border = each.put_in_order(INDEX, seed), each.border(ratio)
+        count, border = each.put_in_order(INDEX, as_written, seed), each.border(ratio)
         assert count == each.count() == len(contents)
         assert len(list(each.problems())) == PAIRS - count
         return [row.digest for row in each.rows(0, border)], [row.digest for row in each.rows(border, count)]
@@ -125,7 +127,7 @@ def test_only_what_is_new_or_changed_is_read_again(tmp_path: Path) -> None:
     (folder / "gone.png").unlink()
     with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         assert read_pairs(each, folder) == ["a.png", "b.png", "new.png"]
-        assert each.tag_counts() == {"general": 4, "solo": 1}
+        assert each.tag_counts(as_written) == {"general": 4, "solo": 1}
         assert each.txt_without_image() == (1, "gone.txt")
 
 
@@ -149,7 +151,7 @@ def problems(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "dataset"
     with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         read_pairs(each, folder)
-        each.put_in_order(INDEX, 0)
+        each.put_in_order(INDEX, as_written, 0)
         return dict(each.problems())
 
 
@@ -186,7 +188,7 @@ def test_tags_that_are_none(tmp_path: Path) -> None:
     write_pair(folder, "c.png", []).with_suffix(".txt").write_bytes(b"general," * 200_000)
     with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
         read_pairs(each, folder)
-        assert each.tag_counts() == {"general": 1, "x" * 255: 1}
+        assert each.tag_counts(as_written) == {"general": 1, "x" * 255: 1}
         assert each.tags_left_out() == 2
     found = problems(tmp_path)
     assert found["b.png"].startswith("b.txt: no usable tags")
@@ -199,3 +201,67 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pytest.raises(UnusableOutput, match="another run is at work"),
     ):
         Catalog(tmp_path / "catalog.sqlite", tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
+def test_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"no\xffunicode")
+    write_pair(folder, "a.png", ["general"])
+    for expected in (["a.png"], []):  # the second time it is known
+        with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+            assert read_pairs(each, folder) == expected
+
+
+def test_every_other_file_is_counted_by_suffix(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.gif", ["general"])
+    for name in (
+        "b.HEIC",
+        "c.heic",
+        "notes.md",
+        "LICENSE",
+        ".DS_Store",
+        "tag_categories.csv",
+        "a sentence. With a long end",
+    ):
+        (folder / name).touch()
+    (folder / "more.pictures").mkdir()
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        for _ in range(2):  # counted anew each time
+            each.list_folder()
+            assert each.others == {".heic": 2, ".md": 1, "": 2, "/": 1}
+            assert each.images() == 1
+
+
+def test_two_spellings_in_one_picture_are_one_use_and_one_label(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_pair(folder, "a.png", ["general", "long hair", "long_hair", "(long hair:1.2)"])
+    reader = TagReader()
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        read_pairs(each, folder)
+        assert each.tag_counts(reader.name) == {"general": 1, "long_hair": 1}
+        assert each.put_in_order({"general": 0, "long_hair": 7}, reader.name, 0) == 1
+        (row,) = each.rows(0, 1)
+        assert labels_of(row) == [0, 7]
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UnusableOutput, match=r"catalog\.sqlite: database or disk is full; make room there"),
+        opened_catalog(tmp_path / "catalog.sqlite", tmp_path) as each,
+    ):
+        each._database.execute("PRAGMA max_page_count = 1")
+        each._database.executemany("INSERT INTO listed (name) VALUES (?)", [("x" * 1000,)] * 1000)
+
+
+def test_a_database_that_was_damaged_behind_its_beginning_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with opened_catalog(path, tmp_path) as each:
+        each.list_folder()
+    data = path.read_bytes()
+    path.write_bytes(data[: 3 * 4096] + b"\xff" * (len(data) - 3 * 4096))  # the first pages are the schema and `about`
+    with (
+        pytest.raises(UnusableOutput, match=r"catalog\.sqlite: .*malformed; remove it"),
+        opened_catalog(path, tmp_path) as each,
+    ):
+        each.list_folder()

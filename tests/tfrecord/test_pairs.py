@@ -6,11 +6,10 @@ python -m pytest tests/tfrecord/test_pairs.py
 import hashlib
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.tfrecord.pairs import Scanned, printable, scan_pairs, usable_tags
+from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
 from tests.helpers import write_pair
 
 
@@ -30,16 +29,6 @@ def test_an_image_that_is_gone(tmp_path: Path) -> None:
     write_pair(tmp_path, "a.png", ["general"])
     (reason,) = scan_pairs(tmp_path, [("gone.png", "a.txt")])
     assert reason == "No such file or directory; replace or remove it"
-
-
-@pytest.mark.parametrize("name", ["x" * 255, "初音ミク", "\\m/", "a b"])
-def test_usable(name: str) -> None:
-    assert usable_tags([name]) == [name]
-
-
-@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "\x7f", "\x9f", "\r"])
-def test_unusable(name: str) -> None:
-    assert usable_tags([name]) == []
 
 
 @given(st.text())

@@ -4,6 +4,7 @@ python -m pytest tests/tfrecord/test_shards.py
 """
 
 import json
+import struct
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagger.files import UserError, write_json
-from tagger.formats.records import index_of
+from tagger.formats.records import Record, index_of, masked_crc, serialize
 from tagger.tfrecord.catalog import Row
 from tagger.tfrecord.shards import (
     Shard,
@@ -22,12 +23,13 @@ from tagger.tfrecord.shards import (
     compare,
     digests,
     divide,
+    find_damage,
     make_room,
     read_all_stats,
     read_stats,
     stats_path,
 )
-from tests.helpers import tree
+from tests.helpers import flip_byte, tree
 
 MADE_OF = {"--seed": 0, "--quality": 95, "pictures": "p", "labels": "l"}
 
@@ -131,3 +133,61 @@ def test_a_shard_that_no_worker_wrote_here(tmp_path: Path) -> None:
     assert [stats.records for stats in read_all_stats([one])] == [1]
     with pytest.raises(UserError, match="do the workers see the same folder"):
         read_all_stats([one, two])
+
+
+def test_digests_are_those_of_version_0_1() -> None:
+    """Or every folder of records that it made would seem to be out of date."""
+    rows = [Row(0, "a.png", b"digest", b"\0\0\0\0\3\0\0\0"), Row(1, "\udcff.jpg", b"other", b"\7\0\0\0")]
+    assert digests(rows) == {
+        "pictures": "34256e4b21c0542b4f1dd26d4481aa6b4d1336c7ac95846650a7c255ee6e4d72",
+        "labels": "f1f415d99f5935e32fc8f76e59e0b2d95702d9e51ddafead01e714b22bd89916",
+    }
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A finished shard of three records, as tensorflow writes it."""
+    (shard,) = shards(tmp_path, count=1)
+    examples = [serialize(Record(number, b"a picture", [number, 9], "a.png")) for number in range(3)]
+    frames = [b"".join(framed(example)) for example in examples]
+    offsets = [sum(map(len, frames[:number])) for number in range(3)]
+    shard.path.parent.mkdir()
+    shard.path.write_bytes(b"".join(frames))
+    index = "".join(f"{offset} {len(frame)}\n" for offset, frame in zip(offsets, frames, strict=True))
+    index_of(shard.path).write_bytes(index.encode())
+    stats = Stats(shard.made_of, 3, sum(map(len, frames)), [], {0: 1, 1: 1, 2: 1, 9: 3})
+    write_json(stats_path(shard.path), asdict(stats))
+    return shard.path
+
+
+def framed(data: bytes) -> tuple[bytes, ...]:
+    length = struct.pack("<Q", len(data))
+    return length, struct.pack("<I", masked_crc(length)), data, struct.pack("<I", masked_crc(data))
+
+
+def test_a_whole_shard_is_not_damaged(written: Path) -> None:
+    assert find_damage([written, written]) == ["", ""]
+
+
+def test_any_flipped_byte_is_found(written: Path) -> None:
+    for path in (written, index_of(written)):
+        size = path.stat().st_size
+        for position in range(size):
+            flip_byte(path, position)
+            assert find_damage([written]) != [""], (path, position)
+            flip_byte(path, position)
+    assert find_damage([written]) == [""]
+
+
+@pytest.mark.parametrize("change", [{"records": 2}, {"label_counts": {"0": 1, "1": 1, "2": 1, "9": 2}}])
+def test_stats_that_do_not_fit_are_found(written: Path, change: dict[str, Any]) -> None:
+    write_json(stats_path(written), json.loads(stats_path(written).read_text()) | change)
+    assert find_damage([written]) == ["aibooru_train.stats.json does not fit it"]
+
+
+def test_what_is_gone_is_not_finished(written: Path) -> None:
+    written.unlink()
+    assert find_damage([written]) == ["not finished"]
