@@ -33,6 +33,7 @@ from tagger.formats.records import About
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
+    Category,
     Vocabulary,
     append_to_vocabulary,
     read_categories,
@@ -192,7 +193,7 @@ def make_settings(arguments: Namespace) -> Settings:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, int]]:
+def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, Category]]:
     """The vocabulary, and the category by tag that the dataset's tag_categories.csv knows.
 
     Raises:

@@ -28,16 +28,16 @@ from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RA
 from tagger.files import UserError, read_json, write_csv, write_json
 from tagger.formats.tag_lists import parse_tags, read_tags, tag_files
 from tagger.formats.vocabulary import (
-    ARTIST,
     CATEGORIES_FILE,
-    CATEGORY_NAMES,
     CATEGORY_NUMBERS,
     CHARACTER,
     GENERAL,
     RATING,
     RATINGS,
     WD_COLUMNS,
+    Category,
     append_to_vocabulary,
+    category_name,
     read_categories,
     read_vocabulary,
 )
@@ -120,7 +120,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         type=tag_categories,
         default="general,character,artist",
         metavar="NAMES",
-        help="which tags to list",
+        help="which tags to list; there are also copyright and meta",
     )
     danbooru.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
     danbooru.add_argument("--base-url", type=site_address, default=HOME, help="the site")
@@ -149,7 +149,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         "--format",
         choices=("ours", "wd"),
         default="ours",
-        help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read by position",
+        help="wd: tag_id,name,category,count in WD v3's order, no other kinds, for tools that read by position",
     )
     arguments = parser.parse_args(argv)
     if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
@@ -207,7 +207,7 @@ def read_dataset(source: DatasetSource) -> tuple[pd.DataFrame, list[str]]:
     return table[(table["count"] >= source.min_count) | (table["category"] == RATING)], problems
 
 
-def known_categories(source: DatasetSource) -> dict[str, int]:
+def known_categories(source: DatasetSource) -> dict[str, Category]:
     """Category by tag; a tag that is not in it is general."""
     in_folder = source.folder / CATEGORIES_FILE
     known = read_categories(in_folder) if in_folder.exists() else {}
@@ -262,13 +262,12 @@ def in_label_order(table: pd.DataFrame, wd_order: bool) -> pd.DataFrame:
     """Rows in the order of label indices: the four ratings, then by falling count, ties by name.
 
     Args:
-        wd_order: general tags come before characters, and artists are left out.
+        wd_order: general tags come before characters, and all other kinds are left out.
     """
-    order = {RATING: 0, GENERAL: 1, CHARACTER: 1, ARTIST: 1}
+    wd_groups = {RATING: 0, GENERAL: 1, CHARACTER: 2}
     if wd_order:
-        table = table[table["category"] != ARTIST]
-        order[CHARACTER] = 2
-    keys = table.assign(group=table["category"].map(order))
+        table = table[table["category"].isin(list(wd_groups))]
+    keys = table.assign(group=table["category"].map(wd_groups if wd_order else lambda category: category != RATING))
     ratings = keys["category"] == RATING
     keys.loc[ratings, "count"] = keys.loc[ratings, "tag_id"]  # general, sensitive, questionable, explicit
     return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
@@ -292,14 +291,14 @@ def check_output(output: Output) -> None:
 def write_new(output: Output, table: pd.DataFrame) -> str:
     """Write a new CSV; what is in it, in one line."""
     write_csv(output.path, output.columns, table[list(output.columns)].itertuples(index=False))
-    numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
+    numbers = Counter(category_name(category) for category in table["category"])
     return f"{output.path}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items())
 
 
 def append_missing(path: Path, table: pd.DataFrame) -> str:
     """Add the tags that a CSV lacks to its end; what was done, in one line."""
     index = read_vocabulary(path).index
-    tags: Iterable[tuple[str, int]] = zip(table["name"], table["category"], strict=True)
+    tags: Iterable[tuple[str, Category]] = zip(table["name"], table["category"], strict=True)
     new = [(name, category) for name, category in tags if name not in index]
     if new:
         append_to_vocabulary(path, new)

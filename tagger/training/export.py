@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tagger.files import replacing_path, write_csv, write_json
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS
-from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Vocabulary
+from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Category, Vocabulary
 
 
 def write_folder(
@@ -51,7 +51,7 @@ def first_convolution(model: nn.Module) -> str:
     return name
 
 
-def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:
+def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, Category, int]]:
     """WD's four columns; tag_id is the row, for a dataset does not know Danbooru's numbers."""
     rows = zip(vocabulary.names, vocabulary.categories, counts, strict=True)
     return [(number, name, category, count) for number, (name, category, count) in enumerate(rows)]
