@@ -43,12 +43,7 @@ def _relative(probability: float, highest: float, place: int, top: int) -> float
     return probability / highest if highest else 1.0
 
 
-ARTIST_WEIGHTS: dict[str, Weigh] = {
-    "prob": _by_probability,
-    "rank": _by_rank,
-    "equal": _equal,
-    "relative": _relative,
-}
+ARTIST_WEIGHTS: dict[str, Weigh] = {"prob": _by_probability, "rank": _by_rank, "equal": _equal, "relative": _relative}
 
 
 def rounded(weight: float) -> float:
