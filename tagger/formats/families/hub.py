@@ -15,6 +15,7 @@ from tagger.formats.vocabulary import VOCABULARY_FILE
 
 NAME = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 PAGE = "https://huggingface.co/"
+WEIGHTS = (".safetensors", ".pth", ".bin", ".onnx")
 BY_HAND = "or fetch its files in a browser and name their folder"
 
 
@@ -71,35 +72,23 @@ def open_repository(
     if repository.folder in listed:
         folder, weights = folder.parent, folder.name
     names = {PurePosixPath(name).name for name in listed if PurePosixPath(name).parent == folder}
-    if not names:
-        folders = sorted(
-            {str(PurePosixPath(name).parent) for name in listed if name.endswith((".onnx", ".safetensors"))}
-        )
-        raise UserError(f"{text}: no such folder in it; {_folders(folders)}")
-    if not any(name.endswith((".onnx", ".safetensors", ".pth", ".bin")) for name in names):
-        folders = sorted(
-            {str(PurePosixPath(name).parent) for name in listed if name.endswith((".onnx", ".safetensors"))}
-        )
-        raise UserError(f"{text}: no weights at its top; {_folders(folders)}")
+    if not any(name.endswith(WEIGHTS) for name in names):
+        folders = sorted({str(PurePosixPath(name).parent) for name in listed if name.endswith(WEIGHTS)})
+        there = f"there are some in {', '.join(folders[:5])}" if folders else "the repository has none"
+        raise UserError(f"{text}: no weights in this folder; {there}")
 
     def fetch(name: str) -> Path:
         return given.get(name) or _fetch(repository, str(folder / name))
 
     families = candidates(names | given.keys(), weights, installed_engines() if engines is None else engines, text)
-    # Where the weights will lie is known by the first small file that is fetched; all are in one snapshot.
-    first = next(
-        (name for _, needed in families for name in needed.others if name not in given and name in names), None
-    )
-    place = fetch(first).parent if first else Path()
+    # All files of a snapshot lie in one place, which the first small one that is fetched tells.
+    small = (name for _, needed in families for name in needed.others if name in names and name not in given)
+    place = next((fetch(name).parent for name in small), Path())
     described, needed = first_described(families, place, fetch, text, hints)
     for name in needed.further:
         fetch(name)
     fetch(needed.weights)
     return with_labels(described, given.get(VOCABULARY_FILE))
-
-
-def _folders(folders: list[str]) -> str:
-    return f"there are {', '.join(folders[:5])}" if folders else "there are no weights at all"
 
 
 def _list(repository: Repository) -> list[str]:
@@ -131,13 +120,7 @@ def _fetch(repository: Repository, path: str) -> Path:
 
     try:
         return Path(huggingface_hub.hf_hub_download(repository.name, path, revision=repository.revision))
-    except (
-        errors.HfHubHTTPError,
-        errors.LocalEntryNotFoundError,
-        errors.EntryNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
         raise _refusal(repository, error, path) from None
 
 

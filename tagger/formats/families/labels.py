@@ -192,9 +192,9 @@ def mapped_vocabulary(data: Mapping[str, Any], path: Path) -> Vocabulary:
         UserError: not such an object.
     """
     names, of_tag = by_number(data.get("idx_to_tag"), path), data.get("tag_to_category")
+    listed: Any = data.get("categories")
     if not isinstance(of_tag, dict):
         raise UserError(f"{path}: no tag_to_category; {HINT}")
-    listed = data.get("categories")
     words: dict[Any, Category] = {}
     categories: list[Category] = []
     try:

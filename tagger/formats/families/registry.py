@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tagger.files import UserError
 from tagger.formats.families import animetimm, camie, cl_tagger, cl_tagger_v2, kaloscope, pixai_v1, timm_form, wd_onnx
-from tagger.formats.families.description import Description, Family, Hints, Needed
+from tagger.formats.families.description import NO_HINTS, Description, Family, Hints, Needed
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, first_difference, read_vocabulary
 
 # In this order: what has a file of its own before what could be several; weights before graphs, of which the large
@@ -113,7 +113,7 @@ def first_described(
 def open_folder(
     path: Path | str,
     named: Mapping[str, Path | None] | None = None,
-    hints: Hints = Hints(),
+    hints: Hints = NO_HINTS,
     engines: Collection[str] | None = None,
 ) -> Description:
     """The tagger in a folder, or that of a file of weights and what lies beside it.

@@ -1,10 +1,10 @@
-"""ONNX graphs of the WD taggers: SmilingWolf's of versions 2 and 3, conversions of others, and what this toolkit exports.
+"""ONNX graphs of the WD taggers: SmilingWolf's of versions 2 and 3, others' conversions, and what this toolkit exports.
 
 python wdv3_pytorch.py --model_path wd-v1-4-moat-tagger-v2 --describe    # a folder with model.onnx, selected_tags.csv
 
-SmilingWolf's take NHWC pixels of 0..255 and have the sigmoid inside; conversions of the PyTorch weights take NCHW, scaled
-by the caller, and may or may not have it. The graph's input shape tells the one, the output's numbers the other. All
-want BGR on a white square.
+SmilingWolf's take NHWC pixels of 0..255 and have the sigmoid inside; conversions of the PyTorch weights take NCHW,
+scaled by the caller, and may or may not have it. The graph's input shape tells the one, the output's numbers the other.
+All want BGR on a white square.
 """
 
 from collections.abc import Collection
