@@ -54,6 +54,19 @@ def groups_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     return GROUPS + tuple(name for name in vocabulary.category_names if name not in ("rating", *GROUPS))
 
 
+def default_threshold(category: str) -> float:
+    """The default of a category's own threshold; of one that has none, general's."""
+    return THRESHOLDS.get(threshold_key(category), THRESHOLDS[FALLBACK]).default
+
+
+def fitted_thresholds(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
+    """The keys of a threshold.json that is fitted to a vocabulary, with the categories of each that it has."""
+    groups = groups_of(vocabulary)
+    keys = {key: threshold.categories for key, threshold in THRESHOLDS.items()}
+    keys |= {threshold_key(name): (name,) for name in groups}
+    return {key: tuple(name for name in categories if name in groups) for key, categories in keys.items()}
+
+
 def threshold_of(category: str, thresholds: Mapping[str, float]) -> float:
     """The threshold of a category's tags: its own, or where that is missing, general's."""
     return thresholds.get(threshold_key(category), thresholds[FALLBACK])

@@ -123,6 +123,11 @@ class ArtistSettings:
     weights: str = "prob"
     weight_range: tuple[float, float] = (0.5, 1.5)
 
+    @property
+    def candidates(self) -> int:
+        """How many artists are told of where none passes; none where no string was asked for."""
+        return self.top if self.syntax else 0
+
 
 def artist_pieces(artists: Mapping[str, float], syntax: str, settings: ArtistSettings) -> list[str]:
     """The pieces of an artist string: the likeliest artists in a syntax, by falling probability.

@@ -78,6 +78,7 @@ def _describe(files: Files, weights: Path) -> Description:
     return Description(
         family=TITLE,
         weights=weights,
+        labels=table.path,
         vocabulary=vocabulary,
         preparation=read_preprocess(files[PREPROCESS_FILE]),
         files=tuple(files.values()),

@@ -27,7 +27,7 @@ def choose(names: Collection[str], named: str | None) -> Needed | None:
 
 def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     """See Family."""
-    (path,) = files.values()
+    path = next(path for name, path in files.items() if name.endswith(METADATA_ENDING))
     data = read_object(path)
     mapping = _object(_object(data.get("dataset_info")).get("tag_mapping"))
     if not mapping:
@@ -39,6 +39,7 @@ def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     return Description(
         family=FAMILY.title,
         weights=weights,
+        labels=path,
         vocabulary=mapped_vocabulary(mapping, path),
         preparation=Preparation(
             (Fit((side, side), "lanczos", "floor"), Pad((side, side), GREY)),

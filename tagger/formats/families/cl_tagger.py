@@ -32,6 +32,7 @@ def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     return Description(
         family=FAMILY.title,
         weights=weights,
+        labels=path,
         vocabulary=vocabulary,
         preparation=on_white_square(448, channel_order="BGR"),
         output=Output(kind="logits"),  # of several outputs, the first

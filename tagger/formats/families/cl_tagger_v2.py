@@ -32,6 +32,7 @@ def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     return Description(
         family=FAMILY.title,
         weights=weights,
+        labels=path,
         vocabulary=vocabulary,
         preparation=Preparation((Resize((SIDE, SIDE), filter_name),)),
         output=Output(names={"logits": "logits"}),

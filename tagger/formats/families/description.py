@@ -77,11 +77,12 @@ class Description:
     Attributes:
         family: whose form it has, for the user.
         weights: .safetensors, .pth or .onnx.
-        vocabulary: its C labels.
+        labels: the file that names its C labels, and vocabulary: what is in it.
         preparation: of its pixels. An ONNX graph's input shape decides about layout and, with `any_side`, about size.
         output: see Output.
         config: the content of config.json for weights that torch runs; None for ONNX.
         files: what was read besides the weights.
+        data: the files beside a graph that hold its tensors.
         any_side: whether the graph may want another size than `preparation` has.
         raw_nhwc: whether a graph that wants NHWC scales the pixels itself, so that it is given 0..255.
         inclusive: whether a tag whose probability equals its threshold passes.
@@ -92,11 +93,13 @@ class Description:
 
     family: str
     weights: Path
+    labels: Path
     vocabulary: Vocabulary
     preparation: Preparation
     output: Output = Output()
     config: dict[str, Any] | None = None
     files: tuple[Path, ...] = ()
+    data: tuple[Path, ...] = ()
     any_side: bool = False
     raw_nhwc: bool = False
     inclusive: bool = True
@@ -143,26 +146,25 @@ class Needed:
 
     Attributes:
         weights: the file of weights.
-        others: what must be there; further: what may be, such as the data of an ONNX graph that lies beside it.
+        others: what must be there.
+        further: what is there and need not be.
     """
 
     weights: str
     others: tuple[str, ...] = ()
     further: tuple[str, ...] = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them, the weights last: what is small tells whether the large one is worth its download."""
-        return (*self.others, *self.further, self.weights)
-
 
 @dataclass(frozen=True)
 class Hints:
-    """How errors end: what a user of this program can do about a path, a config.json, a list of tags, an engine."""
+    """How errors end: what a user of this program can do about a path, a config.json, a list of tags.
+
+    `tags` is None where a model without tags is welcome too, such as one to start training from.
+    """
 
     path: str = "check the path"
     config: str = "check the path"
-    tags: str = "name another CSV"
+    tags: str | None = "name another CSV"
 
 
 NO_HINTS = Hints()
@@ -213,4 +215,4 @@ def choose_onnx(
     if graph is None or not set(others) <= set(names):
         return None
     present = tuple(name for name in further if name in names)
-    return Needed(graph, tuple(others), (*present, *data_of(graph, names)))
+    return Needed(graph, tuple(others), present)

@@ -5,11 +5,11 @@ python -c "from tagger.formats.families import hub; print(hub.Repository.of('own
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tagger.files import UserError
-from tagger.formats.families.description import NO_HINTS, Description, Hints
+from tagger.formats.families.description import NO_HINTS, Description, Hints, data_of
 from tagger.formats.families.registry import candidates, first_described, installed_engines, with_labels
 from tagger.formats.vocabulary import VOCABULARY_FILE
 
@@ -85,10 +85,8 @@ def open_repository(
     small = (name for _, needed in families for name in needed.others if name in names and name not in given)
     place = next((fetch(name).parent for name in small), Path())
     described, needed = first_described(families, place, fetch, text, hints)
-    for name in needed.further:
-        fetch(name)
-    fetch(needed.weights)
-    return with_labels(described, given.get(VOCABULARY_FILE))
+    data = tuple(fetch(name) for name in data_of(needed.weights, names))
+    return with_labels(replace(described, weights=fetch(needed.weights), data=data), given.get(VOCABULARY_FILE))
 
 
 def _list(repository: Repository) -> list[str]:

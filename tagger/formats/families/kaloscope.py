@@ -30,6 +30,7 @@ def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     return Description(
         family=FAMILY.title,
         weights=weights,
+        labels=files[MAPPING_FILE],
         vocabulary=make_vocabulary(names, [ARTIST] * len(names)),
         preparation=Preparation(
             (ResizeShorter(512, "bicubic"), CenterCrop((448, 448))),

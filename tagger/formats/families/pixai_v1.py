@@ -27,6 +27,7 @@ def describe(file: Path, weights: Path, vocabulary: Vocabulary) -> Description:
     return Description(
         family=TITLE,
         weights=weights,
+        labels=file,
         vocabulary=vocabulary,
         # As on a tensor: scaled without rounding to 8 bits, and black before the values are shifted.
         preparation=Preparation((Fit((SIDE, SIDE), "bilinear", "floor"), Pad((SIDE, SIDE), BLACK)), floats=True),

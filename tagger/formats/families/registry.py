@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tagger.files import UserError
 from tagger.formats.families import animetimm, camie, cl_tagger, cl_tagger_v2, kaloscope, pixai_v1, timm_form, wd_onnx
-from tagger.formats.families.description import NO_HINTS, Description, Family, Hints, Needed
+from tagger.formats.families.description import NO_HINTS, Description, Family, Hints, Needed, data_of
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, first_difference, read_vocabulary
 
 # In this order: what has a file of its own before what could be several; weights before graphs, of which the large
@@ -132,8 +132,9 @@ def open_folder(
     given = {name: file for name, file in (named or {}).items() if file}
     names = {each.name for each in folder.iterdir()} | given.keys()
     families = candidates(names, weights, installed_engines() if engines is None else engines, path)
-    described, _ = first_described(families, folder, lambda name: given.get(name) or folder / name, path, hints)
-    return with_labels(described, given.get(VOCABULARY_FILE))
+    described, needed = first_described(families, folder, lambda name: given.get(name) or folder / name, path, hints)
+    data = tuple(folder / name for name in data_of(needed.weights, names))
+    return with_labels(replace(described, data=data), given.get(VOCABULARY_FILE))
 
 
 def with_labels(description: Description, csv_path: Path | None) -> Description:
@@ -142,11 +143,11 @@ def with_labels(description: Description, csv_path: Path | None) -> Description:
     Raises:
         UserError: it has other names.
     """
-    if csv_path is None or csv_path in description.files:
+    if csv_path is None or csv_path == description.labels:
         return description
     vocabulary = read_vocabulary(csv_path)
     if vocabulary.names != description.vocabulary.names:
         difference = first_difference(vocabulary.names, description.vocabulary.names)
         raise UserError(f"{csv_path}: not the tags of the model ({difference}); leave it out")
     labels = Vocabulary(vocabulary.names, vocabulary.categories)
-    return replace(description, vocabulary=labels, files=(*description.files, csv_path))
+    return replace(description, vocabulary=labels, labels=csv_path, files=(*description.files, csv_path))

@@ -31,6 +31,7 @@ def read(files: Files, weights: Path, hints: Hints) -> Description | None:
     return Description(
         family=FAMILY.title,
         weights=weights,
+        labels=table.path,
         vocabulary=vocabulary_of(table),
         preparation=on_white_square(SIDE, channel_order="BGR"),
         output=Output(names={"predictions_sigmoid": "probabilities"}, kind="values"),

@@ -17,7 +17,7 @@ import onnxruntime
 from tagger import images
 from tagger.files import UserError
 from tagger.formats.families.description import Description, InputShape
-from tagger.inference.engines.protocol import NO_HINTS, EngineHints, EngineSettings
+from tagger.inference.engines.protocol import NO_HINTS, PREPARATION_KEY, EngineHints, EngineSettings
 from tagger.preparation import Preparation
 
 PROVIDERS = {
@@ -27,7 +27,6 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of an input
-PREPARATION_KEY = "tagger.preparation"  # in the metadata of the graphs that this toolkit exports
 # Probabilities of 0 and 1 have no logits; these give the same ones back to the seventh digit.
 LEAST, MOST = 1e-30, 1 - 2.0**-24
 ERRORS_ALONE = 3  # onnxruntime's level of messages

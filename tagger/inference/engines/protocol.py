@@ -1,7 +1,7 @@
 """What the rest of inference knows of an engine: it is shown pixels and gives logits.
 
-    from tagger.inference.engines.onnx_engine import OnnxEngine
-    engine: Engine = OnnxEngine(description, EngineSettings("cpu"))
+from tagger.inference.engines.onnx_engine import OnnxEngine
+engine: Engine = OnnxEngine(description, EngineSettings("cpu"))
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from tagger.preparation import Preparation
 if TYPE_CHECKING:
     import numpy as np
 
+PREPARATION_KEY = "tagger.preparation"  # in the metadata of the graphs that this toolkit exports
 PRECISIONS = ("float32", "bfloat16")
 
 

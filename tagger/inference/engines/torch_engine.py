@@ -1,6 +1,6 @@
 """Weights, run by torch on CUDA, Apple's MPS or the CPU.
 
-    engine = TorchEngine(lambda: models.load(config, path), preparation, EngineSettings("cpu"))
+engine = TorchEngine(lambda: models.load(config, path), preparation, EngineSettings("cpu"))
 """
 
 from collections.abc import Callable, Sequence
