@@ -174,6 +174,10 @@ class Preparation:
         """The same with the channels in an order; mean and std stay with their places."""
         return replace(self, channel_order=channel_order)
 
+    def unscaled(self) -> "Preparation":
+        """The same for a model that scales values of 0..255 itself."""
+        return replace(self, divisor=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
     def with_side(self, side: int) -> "Preparation":
         """The same for a square input of another size: all lengths in proportion, the last one exactly `side`."""
         old = self.size[0]

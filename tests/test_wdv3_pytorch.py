@@ -35,6 +35,7 @@ from tagger.inference.output import FORMATS
 from tagger.inference.predictor import predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
+from tests.hub import FakeHub
 
 DEFAULTS = {
     "general_threshold": 0.35,
@@ -69,7 +70,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
 
-    monkeypatch.setattr(script, "predictions", predict)
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     monkeypatch.chdir(tmp_path)
     rows = [f"{name},{category}" for name, (category, _) in EXAMPLE.items()]
     csv_path = write_csv(tmp_path / "selected_tags.csv", rows)
@@ -353,7 +354,7 @@ def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("outputs are checked before the first work")
         yield
 
-    monkeypatch.setattr(script, "predictions", predict)
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     (example / "notes.txt").write_text("mine")
     (example / "page.html").write_text("<title>My page</title>")
     (example / "folder").mkdir()
@@ -937,19 +938,16 @@ def test_every_architecture_of_wd_v3(
 
 
 def test_a_repository_by_name(
-    repository: tuple[Path, Any], dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: tuple[Path, Any],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(repository[0] / file))
     flags = ["--model_repo", "somebody/tagger", "--image_file", str(dataset / "03.jpg"), *JSON]
-    assert script.main(flags) == 0
+    with FakeHub({"somebody/tagger": repository[0]}).used(monkeypatch, tmp_path / "hub"):
+        assert script.main(flags) == 0
     assert len(json.loads(capsys.readouterr().out)["ratings"]) == 4
-
-    def absent(name: str, file: str) -> str:
-        raise ValueError("offline")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
-    assert script.main(flags) == 2
-    assert "somebody/tagger: neither a file or folder nor a repository" in error_line(capsys.readouterr().err)
 
 
 def test_the_probabilities_are_wdtaggers(

@@ -46,8 +46,7 @@ class FromPixels(nn.Module):
 
 def of_graph(preparation: Preparation) -> Preparation:
     """How pixels are made for the file: as for the model, but for what the graph does itself."""
-    unscaled = {"divisor": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    return replace(preparation, channel_order="BGR", layout="NHWC", **unscaled)
+    return replace(preparation.unscaled(), channel_order="BGR", layout="NHWC")
 
 
 def write(path: Path, module: nn.Module, preparation: Preparation, activation: str = "sigmoid") -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_of
-from tagger.formats.vocabulary import ARTIST, GENERAL, RATING, Vocabulary, category_of
+from tagger.formats.vocabulary import ARTIST, RATING, Vocabulary, category_of
 
 SHOWN = ("character", "general", "artist")  # the order of an answer's sections; others follow
 # The wd-tagger Space's floor for characters: where a picture has none, the largest gap lies among noise.
@@ -143,8 +143,8 @@ def select(image: object, probabilities: Sequence[float], vocabulary: Vocabulary
 def sections_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The groups to show. The three of WD v3's answers are always there, but not for a model of artists alone."""
     present = [name for name in groups_of(vocabulary) if name in SHOWN or vocabulary.indices(category_of(name))]
-    if not vocabulary.indices(GENERAL):
-        present = [name for name in present if vocabulary.indices(category_of(name))]
+    if vocabulary.category_names == ["artist"]:
+        return ("artist",)
     return tuple(sorted(present, key=lambda name: SHOWN.index(name) if name in SHOWN else len(SHOWN)))
 
 

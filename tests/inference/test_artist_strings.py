@@ -5,7 +5,7 @@ python -m pytest tests/inference/test_artist_strings.py
 
 import pytest
 
-from tagger.inference.artist_strings import ArtistSettings, artist_string, weight
+from tagger.inference.artist_strings import ArtistSettings, artist_string
 
 ARTISTS = {"wlop": 0.7, "name_of_artist": 0.95, "ke-ta_(artist)": 0.5}
 
@@ -38,4 +38,4 @@ def test_emoticons_keep_their_underscores_and_backslashes_are_escaped() -> None:
     [(0, "0.50"), (0.5, "1.00"), (1, "1.50"), (0.625, "1.13"), (0.875, "1.38"), (0.1249, "0.62")],
 )
 def test_weights_round_halves_up(probability: float, expected: str) -> None:
-    assert weight(probability) == expected
+    assert artist_string({"a": probability}, ArtistSettings("nai")) == f"{expected}::artist:a::"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tagger.files import UserError
+from tagger.formats.checkpoint import CONFIG_FILE, read_config
 from tagger.formats.families import timm_form
 from tagger.formats.families.description import Description, Family, Files, Hints, Needed, Output, choose_onnx
 from tagger.formats.families.labels import HINT, Table, category_codes, category_thresholds, read_object, vocabulary_of
@@ -27,10 +28,10 @@ BEST = "best_threshold"  # column of selected_tags.csv
 def choose_weights(names: Collection[str], named: str | None) -> Needed | None:
     """See Family."""
     needed = timm_form.choose(names, named)
-    if needed is None or not {PREPROCESS_FILE, VOCABULARY_FILE, timm_form.CONFIG_FILE} <= set(names):
+    if needed is None or not {PREPROCESS_FILE, VOCABULARY_FILE, CONFIG_FILE} <= set(names):
         return None
     further = tuple(name for name in (CATEGORIES_FILE, THRESHOLDS_FILE) if name in names)
-    return Needed(needed.weights, (timm_form.CONFIG_FILE, VOCABULARY_FILE, PREPROCESS_FILE), further)
+    return Needed(needed.weights, (CONFIG_FILE, VOCABULARY_FILE, PREPROCESS_FILE), further)
 
 
 def choose_graph(names: Collection[str], named: str | None) -> Needed | None:
@@ -40,7 +41,7 @@ def choose_graph(names: Collection[str], named: str | None) -> Needed | None:
 
 def read_weights(files: Files, weights: Path, hints: Hints) -> Description | None:
     """The form for timm: the weights give logits."""
-    config = timm_form.read_config(files[timm_form.CONFIG_FILE], hints.config)
+    config = read_config(files[CONFIG_FILE], hints.config)
     described = _describe(files, weights)
     if len(described.vocabulary) != config["num_classes"]:
         raise UserError(

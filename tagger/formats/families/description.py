@@ -119,7 +119,7 @@ class Description:
         """
         preparation = replace(self.preparation, layout=shape.layout)
         if shape.layout == "NHWC" and self.raw_nhwc:
-            preparation = replace(preparation, divisor=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+            preparation = preparation.unscaled()
         width, height = preparation.size
         wanted = (shape.width or width, shape.height or height)
         if wanted == (width, height):

@@ -66,7 +66,7 @@ def open_repository(
         UserError: no such repository, closed to this user, no network, or no tagger that is known.
     """
     repository = Repository.of(text)
-    listed = _list(repository)
+    listed, online = _list(repository)
     given = {name: file for name, file in (named or {}).items() if file}
     folder, weights = PurePosixPath(repository.folder), None
     if repository.folder in listed:
@@ -78,7 +78,7 @@ def open_repository(
         raise UserError(f"{text}: no weights in this folder; {there}")
 
     def fetch(name: str) -> Path:
-        return given.get(name) or _fetch(repository, str(folder / name))
+        return given.get(name) or _fetch(repository, str(folder / name), online)
 
     families = candidates(names | given.keys(), weights, installed_engines() if engines is None else engines, text)
     # All files of a snapshot lie in one place, which the first small one that is fetched tells.
@@ -89,14 +89,18 @@ def open_repository(
     return with_labels(replace(described, weights=fetch(needed.weights), data=data), given.get(VOCABULARY_FILE))
 
 
-def _list(repository: Repository) -> list[str]:
-    """The paths of all files of a repository; without a network, those of its copy in the cache."""
+def _list(repository: Repository) -> tuple[list[str], bool]:
+    """The paths of all files of a repository; without a network, those of its copy in the cache. Whether there is one.
+
+    Raises:
+        UserError: neither the hub nor the cache has it.
+    """
     import huggingface_hub  # here, for it brings a web client that local files do not need
     from huggingface_hub import errors
 
     try:
         info = huggingface_hub.HfApi().model_info(repository.name, revision=repository.revision)
-        return [each.rfilename for each in info.siblings or ()]
+        return [each.rfilename for each in info.siblings or ()], True
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _refusal(repository, error) from None
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
@@ -108,16 +112,24 @@ def _list(repository: Repository) -> list[str]:
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError, ValueError):
         raise _refusal(repository, reason) from None
     root = Path(snapshot)
-    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()], False
 
 
-def _fetch(repository: Repository, path: str) -> Path:
-    """A file of a repository, from the cache where it is there in its newest form."""
+def _fetch(repository: Repository, path: str, online: bool) -> Path:
+    """A file of a repository, from the cache where it is there in its newest form.
+
+    Raises:
+        UserError: it cannot be had; the message names it.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repository.name, path, revision=repository.revision))
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repository.name, path, revision=repository.revision, local_files_only=not online
+            )
+        )
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
         raise _refusal(repository, error, path) from None
 

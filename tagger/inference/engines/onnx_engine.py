@@ -144,8 +144,8 @@ class OnnxEngine:
         """Probabilities as the logits that give them back; what no number is stays so."""
         if self._kind == "logits":
             return rows
-        inside = ~((rows < 0) | (rows > 1))  # NaN counts as inside
-        are_probabilities = inside.all(axis=1)
+        inside = np.logical_not((rows < 0) | (rows > 1))  # NaN counts as inside
+        are_probabilities = np.asarray(inside.all(axis=1))
         if self._kind == "probabilities":
             worst = rows[~inside]
             if len(worst) and not -1e-3 <= worst[0] <= 1 + 1e-3:
