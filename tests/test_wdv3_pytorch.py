@@ -914,9 +914,14 @@ def test_pooling_is_the_mean_of_the_logits(
 def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--image_file", dataset / "03.jpg", "--artist_threshold", 1, "--artist_string", "nai"]
     assert tag_with(checkpoint, *flags) == 0
-    assert capsys.readouterr().out.endswith("\nArtist string: no artist above the threshold\n")
-    assert tag_with(checkpoint, *flags, *JSON) == 0
-    assert json.loads(capsys.readouterr().out)["artist_string"] == ""
+    said = capsys.readouterr().out.partition("\nArtist string: ")[2].splitlines()
+    assert said[:2] == ["no artist above the threshold", "Likeliest artists, all below the threshold:"]
+    assert tag_with(checkpoint, *flags, "--top_artists", 2, *JSON) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["artist_string"] == "" and answer["artist"] == {} and len(answer["artist_candidates"]) == 2
+    assert said[2:4] == [f"  {name}: {p:.3f}" for name, p in answer["artist_candidates"].items()]
+    assert tag_with(checkpoint, *flags[:2], "--artist_threshold", 0, "--artist_string", "nai", *JSON) == 0
+    assert "artist_candidates" not in json.loads(capsys.readouterr().out)
 
 
 # --- models of others -----------------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def wd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "crop_mode": "center",
-            "mean": [0.5, 0.4, 0.5],
-            "std": [0.5, 0.5, 0.3],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
             "num_classes": OLD,
             "pool_size": None,
             "first_conv": "patch_embed.proj",
@@ -129,7 +129,7 @@ def test_old_tags_stay_and_new_ones_start_at_their_frequency(
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_args"] == {"img_size": SIZE, "ref_feat_shape": [4, 4]}
     assert config["tagger"]["channel_order"] == "BGR"
-    assert config["pretrained_cfg"]["mean"] == [0.5, 0.4, 0.5]
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
 
 
 def test_another_image_size_resamples_the_position_embedding(
@@ -175,7 +175,7 @@ def test_a_repository_comes_from_the_hubs_cache(
     ("damage", "message"),
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "no .safetensors or .pth; name one file of weights"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no .safetensors, .pth or .onnx; name one file of weights"),
         (
             lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"),
             "1 tags, but the model has 40",

@@ -42,7 +42,7 @@ class Repository:
         """
         match = NAME.fullmatch(text)
         if not match or ".." in text:
-            raise UserError(f"{text}: neither a file or folder nor the name of a repository (owner/name)")
+            raise UserError(f"{text}: neither a file or folder nor a repository (owner/name)")
         return cls(match[1], match[2].strip("/"), match[3])
 
     def __str__(self) -> str:
