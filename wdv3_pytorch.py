@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tagger.device import DEVICES, GRAPH_DEVICES
 from tagger.files import Busy, UserError, check_output, replacing
 from tagger.formats.families.description import Hints
+from tagger.formats.families.registry import EngineMissing
 from tagger.formats.pairs import caption_path
 from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
 from tagger.formats.thresholds import (
@@ -78,6 +79,10 @@ MODEL_HINTS = Hints(
     config="name the config.json of the checkpoint with --config_path",
     tags="name the CSV of the checkpoint with --tags_csv",
 )
+INSTALL = {
+    "torch": "pip install -r requirements.txt, or take an ONNX model",
+    "onnx": "pip install -r requirements-onnx.txt",
+}
 ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
 RUN_HINTS = taggers.RunHints(
     predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
@@ -297,6 +302,14 @@ def load_module(config: Mapping[str, Any], weights: Path) -> "nn.Module":
     import models  # late: with torch it takes three seconds, which neither an ONNX model nor a cached answer needs
 
     return models.load(config, weights)
+
+
+def open_models(settings: ModelSettings) -> Tagger:
+    """See open_tagger; what has to be installed is said with the command that does it."""
+    try:
+        return open_tagger(settings, MODEL_HINTS, ARTIST_HINTS)
+    except EngineMissing as error:
+        raise UserError(f"{error}; {INSTALL[error.engine]}") from None
 
 
 def warn_of_assumptions(tagger: Tagger) -> None:
@@ -614,7 +627,7 @@ def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCach
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    tagger = open_tagger(settings.model, MODEL_HINTS, ARTIST_HINTS)
+    tagger = open_models(settings.model)
     if settings.describe:
         describe(tagger, settings.engine)
         return cli.DONE

@@ -62,7 +62,10 @@ def read(name: str) -> Source:
         UserError: there is nothing of that name, a part is missing, or the parts do not match.
     """
     open_place = registry.open_folder if Path(name).exists() else hub.open_repository
-    found = open_place(name, hints=Hints(tags=None), engines=("torch",))
+    try:
+        found = open_place(name, hints=Hints(tags=None), engines=("torch",))
+    except registry.EngineMissing:
+        raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
     assert found.config is not None  # what torch runs has one
     vocabulary = found.vocabulary if len(found.vocabulary) else None
     weights = load_weights(found.weights)

@@ -50,15 +50,14 @@ def installed_engines() -> list[str]:
 
 
 class EngineMissing(UserError):
-    """The files are known, and what would run them is not installed.
+    """The files are known, and what would run them cannot be used here.
 
     Attributes:
         engine: a key of PACKAGES.
     """
 
     def __init__(self, place: object, family: Family) -> None:
-        packages = " and ".join(PACKAGES[family.engine])
-        super().__init__(f"{place}: {family.title} needs {packages}, which is not installed")
+        super().__init__(f"{place}: {family.title}, which needs {' and '.join(PACKAGES[family.engine])}")
         self.engine = family.engine
 
 

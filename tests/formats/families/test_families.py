@@ -54,7 +54,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module", params=MINIATURES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Miniature, Path]]:
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Miniature, Path]]:
     folder = tmp_path_factory.mktemp("family")
     MINIATURES[request.param].make(folder)
     yield MINIATURES[request.param], folder
@@ -92,7 +94,9 @@ def test_probabilities_are_the_publishers(
         assert count == len(miniature.labels)
     print(f"largest difference: {worst:.1e}")
     assert worst < TOLERANCE
-    spread = [max(answer[key].values(), default=0) for answer in answers for key in answer if isinstance(answer[key], dict)]
+    spread = [
+        max(answer[key].values(), default=0) for answer in answers for key in answer if isinstance(answer[key], dict)
+    ]
     assert np.std(spread) > 0.01  # or equal answers to all pictures would pass
 
 
