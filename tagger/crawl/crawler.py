@@ -253,13 +253,15 @@ class Crawl:
         """End all threads; what they finished meanwhile counts."""
         self.is_closing = True
         self.booru.client.stop()
-        self.pool.shutdown(cancel_futures=True)
-        for future in [future for future in self.running if not future.cancelled() and future.exception() is None]:
-            self._note(future, self.running.pop(future))
-        self._advance()
-        self.folder.save_cursors()
-        self.folder.tidy_origins()
-        self.bar.close()
+        try:
+            self.pool.shutdown(cancel_futures=True)
+            for future in [future for future in self.running if not future.cancelled() and future.exception() is None]:
+                self._note(future, self.running.pop(future))
+            self._advance()
+            self.folder.save_cursors()
+            self.folder.tidy_origins()
+        finally:
+            self.bar.close()  # whatever fails here: a bar that is left open is drawn again below the error
 
     # -- pairs of earlier runs -----------------------------------------------------------------------------------------
 
