@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tagger.device import DEVICES, GRAPH_DEVICES
 from tagger.files import Busy, UserError, check_output, replacing
 from tagger.formats.families.description import Hints
-from tagger.formats.families.registry import EngineMissing
+from tagger.formats.families.engines import EngineMissing
 from tagger.formats.pairs import caption_path
 from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
 from tagger.formats.thresholds import (
@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
 
     from tagger.inference import report
 
+Cache = PredictionCache | None
 SHIPPED_THRESHOLDS = Path(__file__).with_name(THRESHOLDS_FILE)
 SHORT_FLAGS = {"general_threshold": "gen_threshold", "character_threshold": "char_threshold"}  # others are their keys
 MODEL_HINTS = Hints(
@@ -304,10 +305,11 @@ def load_module(config: Mapping[str, Any], weights: Path) -> "nn.Module":
     return models.load(config, weights)
 
 
-def open_models(settings: ModelSettings) -> Tagger:
+def open_models(settings: Settings, cache: Cache) -> Tagger:
     """See open_tagger; what has to be installed is said with the command that does it."""
+    knows_all = settings.thresholds.kind != "published" and not settings.describe
     try:
-        return open_tagger(settings, MODEL_HINTS, ARTIST_HINTS)
+        return open_tagger(settings.model, MODEL_HINTS, ARTIST_HINTS, cache if knows_all else None)
     except EngineMissing as error:
         raise UserError(f"{error}; {INSTALL[error.engine]}") from None
 
@@ -529,7 +531,7 @@ def write_answers(
     Args:
         images: all of them; several have titles.
     """
-    output, rows = settings.output, tagger.vocabulary.index
+    output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
     style = settings.captions.style.read_by(reader)
     captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
@@ -601,7 +603,7 @@ def open_report(
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     """Warn of flags that can have no effect."""
-    known, labels = tagger.vocabulary.index, tagger.main.labels
+    known, labels = tagger.vocabulary.rows, tagger.main.labels
     style = settings.captions.style.read_by(TagReader(known))
     unknown = [name for name in dict.fromkeys((*style.exclude, *style.first)) if name not in known]
     meant = lookalikes(unknown, known) if unknown else {}
@@ -611,7 +613,7 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
         cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 
 
-def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCache | None]:
+def open_cache(wanted: bool) -> contextlib.AbstractContextManager[Cache]:
     """The cache of this user, or None."""
     if not wanted:
         return contextlib.nullcontext()
@@ -624,47 +626,51 @@ def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCach
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
+    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes."""
+    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
+    group = process_group()
+    results = split(paths, lambda share: models.predictions(share, cache), group)
+    if group.rank:  # its answers go to the first
+        count = sum(1 for _ in results)
+        cli.warn(f"process {group.rank}: {models.summary()}")
+        return Counts(total=count + 1)
+    # A bar among results on the same terminal would be torn to pieces.
+    if len(paths) > 1 and (settings.output.file or not settings.output.prints or not sys.stdout.isatty()):
+        results = cli.with_progress(results, len(paths), "image")
+    if settings.pool:
+        results = pooled(results)
+    counts = write_answers(results, paths, tagger, rule, settings)
+    left = f", {counts.left_out:,} left out" if counts.left_out else ""
+    cli.warn(models.summary() + left)
+    return counts
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    tagger = open_models(settings.model)
-    if settings.describe:
-        describe(tagger, settings.engine)
-        return cli.DONE
-    warn_of_assumptions(tagger)
-    rule = make_rule(settings.thresholds, tagger, settings.artists.candidates)
-    found = find_images(settings.images)
-    check_outputs(settings, tagger, found.images)
-    if settings.output.onnx:
-        export(settings.output.onnx, tagger)
-        if not settings.images.paths:
-            return cli.DONE
-
-    paths, left_out = choose_images(found, settings.captions)
-    if not paths:
-        return cli.INCOMPLETE if left_out else cli.DONE
-    warn_of_no_effect(settings, tagger)
-
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
-    if settings.captions.dry_run:
-        for model in tagger.models:
-            cli.warn(f"{model.weights}: pixels: {', '.join(model.preparation.lines())}")
-    group = process_group()
     with open_cache(settings.use_cache) as cache:
-        results = split(paths, lambda share: models.predictions(share, cache), group)
-        if group.rank:  # of torchrun's processes: its answers go to the first, which alone writes
-            for _ in results:
-                pass
-            cli.warn(f"process {group.rank}: {models.summary()}")
+        tagger = open_models(settings, cache)
+        if settings.describe:
+            describe(tagger, settings.engine)
             return cli.DONE
-        # A bar among results on the same terminal would be torn to pieces.
-        if len(paths) > 1 and (settings.output.file or not settings.output.prints or not sys.stdout.isatty()):
-            results = cli.with_progress(results, len(paths), "image")
-        if settings.pool:
-            results = pooled(results)
-        counts = write_answers(results, paths, tagger, rule, settings)
-    left = f", {counts.left_out:,} left out" if counts.left_out else ""
-    cli.warn(models.summary() + left)
+        warn_of_assumptions(tagger)
+        rule = make_rule(settings.thresholds, tagger, settings.artists.candidates)
+        found = find_images(settings.images)
+        check_outputs(settings, tagger, found.images)
+        if settings.output.onnx:
+            export(settings.output.onnx, tagger)
+            if not settings.images.paths:
+                return cli.DONE
+
+        paths, left_out = choose_images(found, settings.captions)
+        if not paths:
+            return cli.INCOMPLETE if left_out else cli.DONE
+        warn_of_no_effect(settings, tagger)
+        if settings.captions.dry_run:
+            for model in tagger.models:
+                cli.warn(f"{model.weights}: pixels: {', '.join(model.preparation.lines())}")
+        counts = answer(paths, tagger, rule, settings, cache)
     if counts.left_out == counts.total:
         return cli.UNUSABLE
     return cli.INCOMPLETE if counts.left_out or left_out else cli.DONE

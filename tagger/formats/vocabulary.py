@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,11 @@ class Vocabulary:
         index.pop("", None)
         return index
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The same as `index`, which is only made when something is looked up: of 100,000 names it takes a while."""
+        return _Rows(self)
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over the names joined by newlines: the fingerprint that datasets and checkpoints carry."""
@@ -86,6 +91,20 @@ class Vocabulary:
         """The names of the categories that it has tags of: those of CATEGORY_NUMBERS in that order, then the others."""
         have = list(map(category_name, self._by_category))
         return sorted(have, key=lambda name: _ORDER.get(name, len(_ORDER)))
+
+
+class _Rows(Mapping[str, int]):
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __getitem__(self, name: str) -> int:
+        return self._vocabulary.index[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vocabulary.index)
+
+    def __len__(self) -> int:
+        return len(self._vocabulary.index)
 
 
 _ORDER = {name: place for place, name in enumerate(CATEGORY_NUMBERS)}

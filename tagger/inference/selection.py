@@ -51,9 +51,14 @@ def mcut(probabilities: Sequence[float]) -> float:
     return ordered[-place] - gap / 2
 
 
+LEAST_LOGIT = -700.0  # exp(710) is more than a float holds
+LEAST_PROBABILITY = 1 / (1 + math.exp(-LEAST_LOGIT))
+
+
 def sigmoid(logits: Sequence[float]) -> list[float]:
     """Probabilities of logits. In pure Python: importing numpy takes longer than this does for 10,000 of them."""
-    return [1 / (1 + math.exp(-max(x, -700.0))) for x in logits]  # exp(710) is more than a float holds
+    exp = math.exp
+    return [1 / (1 + exp(-x)) if x > LEAST_LOGIT else LEAST_PROBABILITY for x in logits]
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
@@ -116,15 +121,17 @@ def select(image: object, probabilities: Sequence[float], vocabulary: Vocabulary
         probabilities: C numbers in 0..1, in the vocabulary's order.
     """
     levels = group_thresholds(probabilities, vocabulary, rule)
-    passes = operator.ge if rule.inclusive else operator.gt
     groups: dict[str, dict[str, float]] = {}
     for name, level in levels.items():
         indices = vocabulary.indices(category_of(name))
-        if level is not None:
-            passed = [i for i in indices if passes(probabilities[i], level)]
-        else:
+        if level is None:
             assert rule.per_tag is not None  # see group_thresholds
+            passes = operator.ge if rule.inclusive else operator.gt
             passed = [i for i in indices if passes(probabilities[i], rule.per_tag[i])]
+        elif rule.inclusive:  # spelled out: there may be 100,000 of them
+            passed = [i for i in indices if probabilities[i] >= level]
+        else:
+            passed = [i for i in indices if probabilities[i] > level]
         groups[name] = _named(passed, probabilities, vocabulary)
     artists = [] if groups["artist"] else vocabulary.indices(ARTIST)
     likeliest = heapq.nlargest(rule.candidates, artists, key=lambda i: probabilities[i])

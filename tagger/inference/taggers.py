@@ -7,6 +7,9 @@ Two models are one tagger with one vocabulary, so that thresholds, captions and 
 first model's labels come the second's, and those that do not count have no name.
 """
 
+import hashlib
+import json
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagger.files import UserError
+from tagger.formats import families
 from tagger.formats.checkpoint import CONFIG_FILE
-from tagger.formats.families.description import Description, Hints
-from tagger.formats.families.hub import open_repository
-from tagger.formats.families.registry import open_folder
+from tagger.formats.families.description import Description, Hints, packed, unpacked
+from tagger.formats.families.engines import installed_engines
 from tagger.formats.thresholds import TAG_METRICS_FILE, default_thresholds, read_tag_thresholds, threshold_of
 from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, category_of
 from tagger.inference.cache import PredictionCache, fingerprint
@@ -86,27 +89,87 @@ class Tagger:
         return [p for model, part in self.parts(logits) for p in ACTIVATIONS[model.output.activation](part)]
 
 
-def open_tagger(settings: ModelSettings, hints: Hints, artist_hints: Hints) -> Tagger:
+def open_tagger(
+    settings: ModelSettings, hints: Hints, artist_hints: Hints, cache: PredictionCache | None = None
+) -> Tagger:
     """Find the files of the models, or fetch them, and read all but the weights.
+
+    Args:
+        cache: what knows folders of an earlier run, but for thresholds of every tag.
 
     Raises:
         UserError: a file is missing or unusable, or a model for artists knows none.
     """
     artists = None
     if settings.artist_model:
-        place: Callable[..., Description] = open_folder if Path(settings.artist_model).exists() else open_repository
-        artists = place(settings.artist_model, hints=artist_hints)
+        artists = _open(settings.artist_model, {}, artist_hints, cache)
         if not artists.vocabulary.indices(ARTIST):
             raise UserError(f"{artists.labels}: no artists in it; {artist_hints.path}")
     named = {CONFIG_FILE: settings.config, VOCABULARY_FILE: settings.tags_csv}
     if settings.path:
-        main = open_folder(settings.path, named, hints)
+        main = _open_folder(settings.path, named, hints, cache)
     elif settings.repository:
-        main = open_repository(settings.repository, named, hints)
+        main = _open_repository(settings.repository, named, hints)
     else:
         assert artists is not None  # the command line sees to that
         return Tagger(_in_order(artists, settings.channel_order), only_artists=True)
     return Tagger(_in_order(main, settings.channel_order), artists)
+
+
+PASSED_OVER = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".txt")
+Named = Mapping[str, Path | None]  # files that win over those of a folder, by the name that they have there
+
+
+def _open(place: str, named: Named, hints: Hints, cache: PredictionCache | None) -> Description:
+    """A path, or where there is none, a repository."""
+    if Path(place).exists():
+        return _open_folder(Path(place), named, hints, cache)
+    return _open_repository(place, named, hints)
+
+
+def _open_repository(name: str, named: Named, hints: Hints) -> Description:
+    from tagger.formats.families.hub import open_repository
+
+    return open_repository(name, named, hints)
+
+
+def _open_folder(path: Path, named: Named, hints: Hints, cache: PredictionCache | None) -> Description:
+    """A folder's description, from the cache where nothing in the folder has changed since.
+
+    To read 100,000 tags takes longer than the whole answer may take.
+    """
+    key = _folder_key(path, named) if cache else b""
+    if cache and (found := unpacked(cache.get(key) or b"")):
+        return found
+    from tagger.formats.families.registry import open_folder  # late: all families are imported with it
+
+    opened = open_folder(path, named, hints)
+    if cache:
+        cache.put(key, packed(opened))
+    return opened
+
+
+def _folder_key(path: Path, named: Named) -> bytes:
+    """What a folder's description depends on: name, size and time of its files and of the code that reads them.
+
+    Pictures and captions are none of them; a checkpoint may lie among a million.
+    """
+    code = Path(families.__file__).parent
+    folders = [path if path.is_dir() else path.parent, code, code.parent]
+    listed = sorted(
+        (entry.path, entry.stat().st_size, entry.stat().st_mtime_ns)
+        for folder in folders
+        if folder.is_dir()
+        for entry in os.scandir(folder)
+        if not entry.name.lower().endswith(PASSED_OVER) and entry.is_file()
+    )
+    given = [
+        (name, str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for name, file in named.items()
+        if file and file.is_file()
+    ]
+    identity = [str(path), os.getcwd(), given, listed, installed_engines()]
+    return hashlib.sha256(json.dumps(identity).encode("utf-8", "surrogateescape")).digest()
 
 
 def _in_order(model: Description, channel_order: str | None) -> Description:

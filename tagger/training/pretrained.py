@@ -18,6 +18,7 @@ from tagger.files import UserError
 from tagger.formats.checkpoint import OUR_KEY
 from tagger.formats.families import hub, registry
 from tagger.formats.families.description import Hints
+from tagger.formats.families.engines import EngineMissing
 from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import load_weights
 from tagger.preparation import WHITE, Pad, PadToSquare, Preparation
@@ -64,7 +65,7 @@ def read(name: str) -> Source:
     open_place = registry.open_folder if Path(name).exists() else hub.open_repository
     try:
         found = open_place(name, hints=Hints(tags=None), engines=("torch",))
-    except registry.EngineMissing:
+    except EngineMissing:
         raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
     assert found.config is not None  # what torch runs has one
     vocabulary = found.vocabulary if len(found.vocabulary) else None

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from tagger.files import UserError
 from tagger.formats.families.description import NO_HINTS, Description, Hints, data_of
-from tagger.formats.families.registry import candidates, first_described, installed_engines, with_labels
+from tagger.formats.families.engines import installed_engines
+from tagger.formats.families.registry import candidates, first_described, with_labels
 from tagger.formats.vocabulary import VOCABULARY_FILE
 
 NAME = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")

@@ -4,7 +4,6 @@ python -c "from tagger.formats.families.registry import open_folder; print(open_
 """
 
 import fnmatch
-import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from tagger.files import UserError
 from tagger.formats.families import animetimm, camie, cl_tagger, cl_tagger_v2, kaloscope, pixai_v1, timm_form, wd_onnx
 from tagger.formats.families.description import NO_HINTS, Description, Family, Hints, Needed, data_of
+from tagger.formats.families.engines import EngineMissing, installed_engines
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, first_difference, read_vocabulary
 
 # In this order: what has a file of its own before what could be several; weights before graphs, of which the large
@@ -41,25 +41,6 @@ REFUSED = {
     "*_metadata.json": "the first Camie tagger is not read here; take Camais03/camie-tagger-v2",
 }
 
-PACKAGES = {"torch": ("torch", "timm"), "onnx": ("onnxruntime",)}  # what each engine needs
-
-
-def installed_engines() -> list[str]:
-    """The engines whose packages are here; they are looked for and not imported."""
-    return [name for name, packages in PACKAGES.items() if all(map(importlib.util.find_spec, packages))]
-
-
-class EngineMissing(UserError):
-    """The files are known, and what would run them cannot be used here.
-
-    Attributes:
-        engine: a key of PACKAGES.
-    """
-
-    def __init__(self, place: object, family: Family) -> None:
-        super().__init__(f"{place}: {family.title}, which needs {' and '.join(PACKAGES[family.engine])}")
-        self.engine = family.engine
-
 
 def candidates(
     names: Collection[str], named: str | None, engines: Collection[str], place: object
@@ -81,7 +62,7 @@ def candidates(
     if complete or usable:
         return complete or usable
     if found:
-        raise EngineMissing(place, found[0][0])
+        raise EngineMissing(place, found[0][0].title, found[0][0].engine)
     for pattern, reason in REFUSED.items():
         if fnmatch.filter(names, pattern):
             raise UserError(f"{place}: {reason}")
