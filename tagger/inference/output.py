@@ -127,8 +127,10 @@ class TextWriter(Writer):
     def body(self, answer: Answer) -> str:
         tagging = answer.tagging
         lines = [f"== {tagging.image} =="] if self.titles else []
-        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}", "Ratings:"]
-        lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
+        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}"]
+        if tagging.sections != ("artist",):  # a model of artists alone has no ratings either
+            lines.append("Ratings:")
+            lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
         for name in tagging.sections:
             level = tagging.thresholds[name]
             title = name.capitalize().replace("_", " ")

@@ -319,7 +319,7 @@ def describe(model: Description, engine: Engine | None = None) -> list[str]:
         f"tags: {len(vocabulary):,} in {model.labels} ({counts})",
         "pixels:",
         *(f"  {line}" for line in pixels),
-        f"answer: {model.output.line()}",
+        f"answer: {model.output.line() if model.config is None else f'logits, then {model.output.activation}'}",
         f"a tag passes {'from' if model.inclusive else 'above'} its threshold; published thresholds: {own}",
         *(f"assumed: {assumption}" for assumption in model.assumptions),
     ]

@@ -64,8 +64,17 @@ class Output:
     activation: str = "sigmoid"
 
     def line(self) -> str:
-        ends = {"logits": f"logits, then {self.activation}", "probabilities": "probabilities"}
-        return ends.get(self.kind, f"probabilities, or logits and then {self.activation}, by their values")
+        """What is taken for an answer, for the user."""
+        words = {
+            "logits": f"logits, then {self.activation}",
+            "probabilities": "probabilities",
+            "values": f"probabilities, or logits and then {self.activation}, as its values tell",
+        }
+        ways = [f"output {name} ({words[kind]})" for name, kind in self.names.items()]
+        if self.position is not None:
+            number = f"output number {self.position + 1}" if self.names or self.position else "the first output"
+            ways.append(f"{number} ({words[self.kind]})")
+        return ", else ".join(ways)
 
 
 PER_TAG = Callable[[], Sequence[float]]  # C thresholds, read when they are asked for
