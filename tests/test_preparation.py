@@ -161,12 +161,14 @@ def test_stages_that_are_not_known_are_refused(stages: Any, words: str) -> None:
     assert str(caught.value).startswith("preprocess.json: ") and "\n" not in str(caught.value)
 
 
+KEYS = st.sampled_from(
+    ("type", "stage", "size", "colour", "filter", "rounding", "side", "stages", "mean", "std", "layout")
+)
+NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-9, 999), st.floats())
+LEAVES = st.one_of(NUMBERS, st.text(max_size=9), st.sampled_from([*STAGES]))
 JSON_VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-9, 999), st.floats(), st.text(max_size=9), st.sampled_from([*STAGES])),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(
-        ["type", "stage", "size", "colour", "filter", "rounding", "side", "stages", "mean", "std", "layout"]), inner)),
-    max_leaves=12,
-)  # fmt: skip
+    LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner)), max_leaves=12
+)
 
 
 @given(JSON_VALUES)
