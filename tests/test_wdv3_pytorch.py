@@ -28,6 +28,8 @@ from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
+from tagger.formats.families.description import unpacked
+from tagger.formats.families.registry import open_folder
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference import captions
@@ -762,8 +764,9 @@ def test_broken_weights_are_an_error_before_anything_is_written(
     assert (pictures / "1.txt").read_text() == "mine"
     assert not [path for path in tree(tmp_path) if path.endswith((".part", "out.json", "out.html", "2.txt"))]
     with sqlite3.connect(next(cache_folder.rglob("*.sqlite"))) as database:
-        assert database.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+        kept = [data for (data,) in database.execute("SELECT logits FROM predictions")]
     database.close()
+    assert [unpacked(data) for data in kept] == [open_folder(model)]  # what the folder is, and no answer
 
 
 def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Path) -> None:

@@ -1,7 +1,9 @@
 """The logits of images, kept for the next run: edit threshold.json, and the answer is there at once.
 
 One SQLite file in the user's cache folder, bounded, and safe to delete at any time. An entry is found by the image's
-bytes, the checkpoint, its config and how it was run. A cache that cannot be read or written is as if it were not there.
+bytes, the checkpoint, its config and how it was run. What the folder of a model was found to be is kept here, too, for
+its list of tags may take longer to read than the answer. A cache that cannot be read or written is as if it were not
+there.
 
     python -c "from tagger.inference import cache; print(cache.default_path())"
 """
