@@ -35,6 +35,7 @@ from tagger.formats.tag_lists import TagReader, lookalikes_in_words
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
+    Category,
     append_to_vocabulary,
     before_path,
     check_may_grow,
@@ -205,7 +206,7 @@ def make_settings(arguments: Namespace) -> Settings:
 # --- before the long work: what a person has to correct -------------------------------------------------------------
 
 
-def check_input(settings: Settings) -> Mapping[str, int]:
+def check_input(settings: Settings) -> Mapping[str, Category]:
     """Refuse a dataset or a vocabulary that cannot be used; the category by tag that tag_categories.csv knows.
 
     Raises:
@@ -277,7 +278,7 @@ def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
     return files.locked(files.lock_of(settings.tags_csv), "wait for it, or name another --tags-csv", wait=True)
 
 
-def assign(catalog: Catalog, categories: Mapping[str, int], settings: Settings) -> Tagging:
+def assign(catalog: Catalog, categories: Mapping[str, Category], settings: Settings) -> Tagging:
     """Read the tags of all pairs in whatever spelling they have, and give labels to those that the CSV lacks.
 
     Args:

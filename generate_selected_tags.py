@@ -40,9 +40,7 @@ from tagger.formats.tag_lists import (
     usable_tags,
 )
 from tagger.formats.vocabulary import (
-    ARTIST,
     CATEGORIES_FILE,
-    CATEGORY_NAMES,
     CATEGORY_NUMBERS,
     CHARACTER,
     GENERAL,
@@ -50,8 +48,10 @@ from tagger.formats.vocabulary import (
     RATINGS,
     VOCABULARY_FILE,
     WD_COLUMNS,
+    Category,
     append_to_vocabulary,
     before_path,
+    category_name,
     check_may_grow,
     keep_before,
     read_categories,
@@ -138,7 +138,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         type=tag_categories,
         default="general,character,artist",
         metavar="NAMES",
-        help="which tags to list",
+        help="which tags to list; there are also copyright and meta",
     )
     danbooru.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
     danbooru.add_argument("--base-url", type=site_address, default=HOME, help="the site")
@@ -169,7 +169,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         "--format",
         choices=("ours", "wd"),
         default="ours",
-        help="wd: tag_id,name,category,count in WD v3's order, artists left out, for tools that read by position",
+        help="wd: tag_id,name,category,count in WD v3's order, no other kinds, for tools that read by position",
     )
     arguments = parser.parse_args(argv)
     if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
@@ -269,7 +269,7 @@ def caption_files(folder: Path) -> list[Path]:
     return captions or paths
 
 
-def known_categories(source: DatasetSource) -> dict[str, int]:
+def known_categories(source: DatasetSource) -> dict[str, Category]:
     """Category by tag; a tag that is not in it is general."""
     in_folder = source.folder / CATEGORIES_FILE
     known = read_categories(in_folder) if in_folder.exists() else {}
@@ -326,13 +326,12 @@ def in_label_order(table: pd.DataFrame, wd_order: bool) -> pd.DataFrame:
     """Rows in the order of label indices: the four ratings, then by falling count, ties by name.
 
     Args:
-        wd_order: general tags come before characters, and artists are left out.
+        wd_order: general tags come before characters, and all other kinds are left out.
     """
-    order = {RATING: 0, GENERAL: 1, CHARACTER: 1, ARTIST: 1}
+    wd_groups = {RATING: 0, GENERAL: 1, CHARACTER: 2}
     if wd_order:
-        table = table[table["category"] != ARTIST]
-        order[CHARACTER] = 2
-    keys = table.assign(group=table["category"].map(order))
+        table = table[table["category"].isin(list(wd_groups))]
+    keys = table.assign(group=table["category"].map(wd_groups if wd_order else lambda category: category != RATING))
     ratings = keys["category"] == RATING
     keys.loc[ratings, "count"] = keys.loc[ratings, "tag_id"]  # general, sensitive, questionable, explicit
     return table.loc[keys.sort_values(["group", "count", "name"], ascending=[True, False, True]).index]
@@ -380,7 +379,7 @@ def write_new(output: Output, table: pd.DataFrame) -> str:
     """Write a new CSV, and keep the one that it replaces; what is in it, in one line."""
     before = f"; {keep_before(output.path)} is the version before" if output.path.exists() else ""
     write_csv(output.path, output.columns, table[list(output.columns)].itertuples(index=False))
-    numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
+    numbers = Counter(category_name(category) for category in table["category"])
     by_category = ", ".join(f"{n:,} {name}" for name, n in numbers.items())
     return f"{output.path}: {counted(len(table), 'tag')}: {by_category}{before}"
 
@@ -393,7 +392,7 @@ def append_missing(path: Path, table: pd.DataFrame, certain: frozenset[str]) -> 
     """
     index = read_vocabulary(path).index
     uses = dict(zip(table["name"], table["count"], strict=True))
-    tags: Iterable[tuple[str, int]] = zip(table["name"], table["category"], strict=True)
+    tags: Iterable[tuple[str, Category]] = zip(table["name"], table["category"], strict=True)
     new = [(name, category) for name, category in tags if name not in index]
     if misspelt := lookalikes([name for name, _ in new if name not in certain], index):
         cli.warn(

@@ -34,9 +34,12 @@ from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     CATEGORY_NUMBERS,
     CHARACTER,
+    COPYRIGHT,
     GENERAL,
+    META,
     RATING,
     RATINGS,
+    Category,
     read_categories,
 )
 
@@ -77,7 +80,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         "--categories",
         type=category_list,
         default=("rating", "general"),
-        help="which tags: rating,general,character,artist (default: rating,general)",
+        help="which tags: rating,general,character,artist,copyright,meta (default: rating,general)",
     )
     site = parser.add_argument_group("connection")
     site.add_argument("--base-url", type=site_address, default=HOME, help="the site")
@@ -156,7 +159,7 @@ def content(folder: DatasetFolder) -> list[str]:
         categories = read_categories(folder.path / CATEGORIES_FILE)
     except UserError:
         categories = {}
-    counts: dict[int, Counter[str]] = {}
+    counts: dict[Category, Counter[str]] = {}
     for md5 in sorted(folder.pairs)[:COUNTED_PAIRS]:
         with contextlib.suppress(UserError):  # create_tfrecord.py names what cannot be read
             names = read_tags(folder.path / f"{md5}.txt")
@@ -170,6 +173,8 @@ def content(folder: DatasetFolder) -> list[str]:
         ("general tags", GENERAL),
         ("characters", CHARACTER),
         ("artists", ARTIST),
+        ("copyrights", COPYRIGHT),
+        ("meta tags", META),
     ):
         if found := counts.get(category):
             most = ", ".join(f"{name} {n:,}" for name, n in found.most_common(SHOWN))

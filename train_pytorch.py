@@ -32,7 +32,7 @@ import models
 from models import MODELS, make_config
 from tagger.device import DEVICES
 from tagger.files import UserError, write_table
-from tagger.formats.checkpoint import best_name, epoch_name
+from tagger.formats.checkpoint import CONFIG_FILE, best_name, epoch_name, own_preparation
 from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import load_weights, save_weights
 from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
@@ -324,6 +324,8 @@ def make_model(
         start_head_at_log_odds(model, frequency)
         return model, config
     source = pretrained.read(settings.model.pretrained)
+    for assumption in source.assumptions:
+        world.print(f"{source.name}: assumed: {assumption}", file=sys.stderr)
     config = pretrained.adapt_config(source, models.model_name(source.config), image_size, vocabulary)
     check_name(asked_for, config, f"--pretrained {source.name}")
     model = models.build(config, **regularisation)
@@ -502,7 +504,8 @@ def export_best(trainer: Trainer, folder: Path) -> None:
         best = best_name(name) if trainer.settings.recipe.epochs else epoch_name(name, 0)
         weights = load_weights(trainer.settings.run.output_dir / best)
         export.write_folder(folder, trainer.model, weights, trainer.config, trainer.vocabulary)
-        print(f"exported: {folder}")
+        usual = own_preparation(trainer.config, CONFIG_FILE).is_white_square
+        print(f"exported: {folder}" + ("" if usual else ", whose config.json says how its pixels are made"))
 
 
 @cli.command
@@ -521,7 +524,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = find_state(settings)
         model, config = make_model(settings, records.vocabulary, frequency, state, world)
 
-        splits = load_splits(records, settings, config["tagger"]["channel_order"], world)
+        splits = load_splits(records, settings, own_preparation(config, CONFIG_FILE), world)
         trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
         world.print(describe(trainer), file=sys.stderr)
         if settings.run.dry_run:

@@ -3,9 +3,10 @@
     python wdv3_pytorch.py --image_file test.png --model_path checkpoints/eva02_large_best.pth
     python wdv3_pytorch.py --image_file ./pictures --model_path checkpoints --write_captions
     python wdv3_pytorch.py --image_file a.png b.png --model_path checkpoints --artist_string nai --pool
+    python wdv3_pytorch.py --image_file a.png --model_repo SmilingWolf/wd-eva02-large-tagger-v3
 
-Edit threshold.json and run it again: the probabilities come from a cache. WD v3 repositories work as they are. Results
-go to stdout, everything else to stderr.
+Edit threshold.json and run it again: the probabilities come from a cache. Public taggers are known by their files, and
+shown the pixels that they want; --describe tells of them. Results go to stdout, everything else to stderr.
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
@@ -15,6 +16,7 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 import argparse
 import contextlib
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,23 +24,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tagger.device import DEVICES
+from tagger.device import DEVICES, GRAPH_DEVICES
 from tagger.files import Busy, UserError, check_output, replacing
-from tagger.formats.checkpoint import ModelFiles, check_vocabulary, fetch, locate, read_config
+from tagger.formats.families.description import Hints
+from tagger.formats.families.engines import EngineMissing
 from tagger.formats.pairs import caption_path
 from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
 from tagger.formats.thresholds import (
+    FURTHER_KEYS,
     TAG_METRICS_FILE,
     THRESHOLDS,
     THRESHOLDS_FILE,
     default_thresholds,
-    read_tag_thresholds,
+    groups_of,
     read_thresholds,
 )
-from tagger.formats.vocabulary import ARTIST, Vocabulary, read_vocabulary
-from tagger.inference import image_files
-from tagger.inference.artist_strings import SYNTAXES, ArtistSettings
-from tagger.inference.cache import PredictionCache, default_path, fingerprint
+from tagger.formats.vocabulary import ARTIST
+from tagger.inference import image_files, predictor, taggers
+from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
+from tagger.inference.cache import PredictionCache, default_path
 from tagger.inference.captions import (
     EXISTING,
     ORDERS,
@@ -49,9 +53,10 @@ from tagger.inference.captions import (
     without_captions,
 )
 from tagger.inference.distributed import process_group, split
+from tagger.inference.engines.protocol import PRECISIONS, EngineHints, EngineSettings
 from tagger.inference.output import FORMATS, Answer, is_answers, make_answer
-from tagger.inference.predictor import PRECISIONS, Hints, Predictor, PredictorSettings, Result, pooled, predictions
-from tagger.inference.selection import SelectionRule, select, sigmoid
+from tagger.inference.predictor import Result, pooled
+from tagger.inference.selection import SelectionRule, select
 from tagger.inference.settings import (
     CaptionSettings,
     ImageSettings,
@@ -60,19 +65,31 @@ from tagger.inference.settings import (
     Settings,
     ThresholdSettings,
 )
+from tagger.inference.taggers import Tagger, Taggers, open_tagger
 
 if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
-    import torch
+    from torch import nn
 
     from tagger.inference import report
 
+Cache = PredictionCache | None
 SHIPPED_THRESHOLDS = Path(__file__).with_name(THRESHOLDS_FILE)
 SHORT_FLAGS = {"general_threshold": "gen_threshold", "character_threshold": "char_threshold"}  # others are their keys
-HINTS = Hints(
-    device="pass --device cpu",
-    memory="halve --batch_size",
-    path="check --image_file",
-    weights="name another checkpoint with --model_path",
+MODEL_HINTS = Hints(
+    path="name a checkpoint with --model_path",
+    config="name the config.json of the checkpoint with --config_path",
+    tags="name the CSV of the checkpoint with --tags_csv",
+)
+INSTALL = {
+    "torch": "pip install -r requirements.txt, or take an ONNX model",
+    "onnx": "pip install -r requirements-onnx.txt",
+}
+ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
+RUN_HINTS = taggers.RunHints(
+    predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
+    engine=EngineHints(
+        device="pass --device cpu", memory="halve --batch_size", precision="leave --precision bfloat16 out"
+    ),
 )
 
 
@@ -82,27 +99,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     given.add_argument("--image_file", type=Path, nargs="+", metavar="PATH", default=[], help="images and folders")
     given.add_argument("--recursive", action="store_true", help="also what is in the folders' folders")
     given.add_argument("--batch_size", type=cli.positive_int, default=8, help="images at a time")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model_path", type=Path, help="weights, .pth or .safetensors, or a folder with one of them and the rest"
-    )
-    model.add_argument(
-        "--model_repo", metavar="ID", help="or a repository of the hub: SmilingWolf/wd-eva02-large-tagger-v3"
-    )
-    model.add_argument("--config_path", type=Path, help="its config.json (default: beside the weights)")
-    model.add_argument(
-        "--tags_csv",
-        type=Path,
-        help="its vocabulary; categories may be edited, names may not (default: selected_tags.csv beside the weights)",
-    )
-    model.add_argument("--device", choices=DEVICES, default="auto", help="(default: a GPU where there is one)")
-    model.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="bfloat16: faster where the processor knows it, probabilities differ by a few thousandths",
-    )
-    model.add_argument("--no_cache", action="store_true", help="neither take nor keep probabilities")
+    add_model_arguments(parser)
     thresholds = parser.add_argument_group("thresholds", "a tag passes when its probability is above")
     thresholds.add_argument(
         "--threshold_json",
@@ -110,14 +107,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"(default: ./{THRESHOLDS_FILE}; where missing, the one beside the weights; where missing too, 0.35, and "
         "0.75 for characters and artists)",
     )
-    for key in THRESHOLDS:
+    for key in (*THRESHOLDS, *FURTHER_KEYS):
         flag = f"--{SHORT_FLAGS.get(key, key)}"
         thresholds.add_argument(flag, dest=key, type=cli.fraction, metavar="P", help=f"wins over {key} of the file")
     thresholds.add_argument(
         "--thresholds",
-        choices=("json", "per_tag"),
+        choices=("json", "per_tag", "published"),
         default="json",
-        help="per_tag: each tag's own, from the tag_metrics.csv beside the weights",
+        help="per_tag: each tag's own, from the tag_metrics.csv beside the weights; published: those that a public "
+        "tagger's authors publish",
     )
     thresholds.add_argument(
         "--mcut", action="store_true", help="each group's at the largest gap between its probabilities"
@@ -147,28 +145,103 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
     captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
+    add_artist_arguments(parser)
+    arguments = parser.parse_args(argv)
+    check_arguments(parser, arguments)
+    return arguments
+
+
+def add_model_arguments(parser: cli.ArgumentParser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model_path",
+        type=Path,
+        help="a folder with a tagger's files, or its weights (.pth, .safetensors, .onnx) with the rest beside them",
+    )
+    model.add_argument(
+        "--model_repo",
+        metavar="ID",
+        help="or a repository of the hub, owner/name[/folder][@revision]: SmilingWolf/wd-eva02-large-tagger-v3",
+    )
+    model.add_argument("--config_path", type=Path, help="its config.json (default: beside the weights)")
+    model.add_argument(
+        "--tags_csv",
+        type=Path,
+        help="its vocabulary; categories may be edited, names may not (default: selected_tags.csv beside the weights)",
+    )
+    model.add_argument(
+        "--channel_order", choices=("rgb", "bgr"), help="in place of what its files say, or of what is assumed"
+    )
+    model.add_argument("--describe", action="store_true", help="tell what the model is and what it is shown, and stop")
+    model.add_argument(
+        "--device",
+        choices=(*DEVICES, *GRAPH_DEVICES),
+        default="auto",
+        help="directml and coreml are for ONNX models, mps for others (default: a GPU where there is one)",
+    )
+    model.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="bfloat16: faster where the processor knows it, probabilities differ by a few thousandths",
+    )
+    model.add_argument("--no_cache", action="store_true", help="neither take nor keep probabilities")
+
+
+def add_artist_arguments(parser: cli.ArgumentParser) -> None:
     artists = parser.add_argument_group("artists")
     artists.add_argument(
         "--artist_string", choices=SYNTAXES, help="the likeliest artists with weights, in the syntax of a prompt"
     )
     artists.add_argument(
+        "--artist_model",
+        metavar="PATH_OR_ID",
+        help="another model that is asked for the artists, a folder or a repository; alone, with --artist_string, it "
+        "needs no other",
+    )
+    artists.add_argument(
         "--top_artists", type=cli.positive_int, default=5, metavar="K", help="names in an artist string at most"
     )
+    artists.add_argument(
+        "--artist_weights",
+        choices=ARTIST_WEIGHTS,
+        default="prob",
+        help="a weight by the probability, by the rank, equal for all, or relative to the likeliest",
+    )
+    artists.add_argument(
+        "--weight_range", type=weight_range, default=(0.5, 1.5), metavar="LOW,HIGH", help="(default: 0.5,1.5)"
+    )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
-    arguments = parser.parse_args(argv)
-    if bool(arguments.model_path) == bool(arguments.model_repo):
+
+
+def weight_range(text: str) -> tuple[float, float]:
+    """An argparse type: two weights above 0, the lighter one first."""
+    low, _, high = text.partition(",")
+    lightest, heaviest = float(low), float(high)
+    if not 0 < lightest <= heaviest < math.inf:
+        raise cli.ArgumentTypeError(f"{text!r}: two numbers above 0, such as 0.5,1.5")
+    return lightest, heaviest
+
+
+def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with an error where flags do not go together."""
+    only_artists = arguments.artist_model and not (arguments.model_path or arguments.model_repo)
+    if arguments.model_path and arguments.model_repo:
+        parser.error("name a model with --model_path or with --model_repo, not with both")
+    if not (arguments.model_path or arguments.model_repo or only_artists):
         parser.error("name a model with --model_path, or with --model_repo")
-    if not arguments.image_file and not arguments.export_onnx:
+    if only_artists and not (arguments.artist_string or arguments.describe):
+        parser.error("--artist_model alone answers with --artist_string; name a model with --model_path for the rest")
+    if not (arguments.image_file or arguments.export_onnx or arguments.describe):
         parser.error("name one or more images with --image_file")
-    if arguments.mcut and arguments.thresholds == "per_tag":
-        parser.error("--mcut and --thresholds per_tag both set the thresholds; pass one of them")
+    if arguments.mcut and arguments.thresholds != "json":
+        parser.error(f"--mcut and --thresholds {arguments.thresholds} both set the thresholds; pass one of them")
     if arguments.pool and (arguments.write_captions or arguments.report):
         parser.error("--pool gives one answer for all images, --write_captions and --report one for each; pass one")
-    if arguments.report and (arguments.mcut or arguments.thresholds == "per_tag"):
+    if arguments.report and (arguments.mcut or arguments.thresholds != "json"):
         parser.error("--report has sliders of its own; it goes neither with --mcut nor with --thresholds per_tag")
     if arguments.dry_run and not arguments.write_captions:
         parser.error("--dry_run belongs to --write_captions")
-    return arguments
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -176,7 +249,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_settings(arguments: argparse.Namespace) -> Settings:
     """The command line's arguments, sorted; nothing else sees them."""
-    given = {key: getattr(arguments, key) for key in THRESHOLDS if getattr(arguments, key) is not None}
+    keys = (*THRESHOLDS, *FURTHER_KEYS)
+    given = {key: getattr(arguments, key) for key in keys if getattr(arguments, key) is not None}
     style = Style(
         order=arguments.tag_order,
         exclude=tuple(arguments.exclude_tags),
@@ -190,10 +264,18 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
     only_report = arguments.report and not arguments.output_format
     return Settings(
         images=ImageSettings(tuple(arguments.image_file), arguments.recursive),
-        model=ModelSettings(arguments.model_path, arguments.model_repo, arguments.config_path, arguments.tags_csv),
-        predictor=PredictorSettings(arguments.device, arguments.precision, arguments.batch_size),
+        model=ModelSettings(
+            path=arguments.model_path,
+            repository=arguments.model_repo,
+            config=arguments.config_path,
+            tags_csv=arguments.tags_csv,
+            channel_order=arguments.channel_order and arguments.channel_order.upper(),
+            artist_model=arguments.artist_model,
+        ),
+        engine=EngineSettings(arguments.device, arguments.precision),
+        batch_size=arguments.batch_size,
         thresholds=ThresholdSettings(
-            arguments.threshold_json, given, by_mcut=arguments.mcut, per_tag=arguments.thresholds == "per_tag"
+            arguments.threshold_json, given, by_mcut=arguments.mcut, kind=arguments.thresholds
         ),
         output=OutputSettings(
             format=arguments.output_format or "text",
@@ -204,7 +286,10 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
             overwrite=arguments.overwrite,
         ),
         captions=captions,
-        artists=ArtistSettings(arguments.artist_string, arguments.top_artists),
+        artists=ArtistSettings(
+            arguments.artist_string, arguments.top_artists, arguments.artist_weights, arguments.weight_range
+        ),
+        describe=arguments.describe,
         pool=arguments.pool,
         use_cache=not arguments.no_cache,
     )
@@ -213,80 +298,75 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
 # --- the tagger -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Tagger:
-    """A tagger's files, and what is in them but for the weights.
+def load_module(config: Mapping[str, Any], weights: Path) -> "nn.Module":
+    """The model of a config.json."""
+    import models  # late: with torch it takes three seconds, which neither an ONNX model nor a cached answer needs
 
-    Attributes:
-        files: where they lie.
-        config: the content of config.json.
-        vocabulary: C tags, which fit the config.
-    """
-
-    files: ModelFiles
-    config: Mapping[str, Any]
-    vocabulary: Vocabulary
-
-    def load(self) -> "torch.nn.Module":
-        """The model."""
-        import models  # late: with torch it takes three seconds, and an answer from the cache needs neither
-
-        return models.load(self.config, self.files.weights)
+    return models.load(config, weights)
 
 
-def open_tagger(settings: ModelSettings) -> Tagger:
-    """Find the files of a tagger, or fetch them, and read all but the weights.
-
-    Raises:
-        UserError: a file is missing or unusable, or the vocabulary is another model's.
-    """
-    if settings.repository:
-        fetched = fetch(settings.repository)
-        files = ModelFiles(fetched.weights, settings.config or fetched.config, settings.tags_csv or fetched.tags_csv)
-    else:
-        assert settings.path is not None  # see parse_arguments
-        files = locate(settings.path, settings.config, settings.tags_csv, hint="name a checkpoint with --model_path")
-    vocabulary = read_vocabulary(files.tags_csv, hint="name the CSV of the checkpoint with --tags_csv")
-    config = read_config(files.config, hint="name the config.json of the checkpoint with --config_path")
-    check_vocabulary(vocabulary, files.tags_csv, config, files.config)
-    return Tagger(files, config, vocabulary)
+def open_models(settings: Settings, cache: Cache) -> Tagger:
+    """See open_tagger; what has to be installed is said with the command that does it."""
+    knows_all = settings.thresholds.kind != "published" and not settings.describe
+    try:
+        return open_tagger(settings.model, MODEL_HINTS, ARTIST_HINTS, cache if knows_all else None)
+    except EngineMissing as error:
+        raise UserError(f"{error}; {INSTALL[error.engine]}") from None
 
 
-def make_rule(settings: ThresholdSettings, tagger: Tagger) -> SelectionRule:
+def warn_of_assumptions(tagger: Tagger) -> None:
+    """What no file of a model says."""
+    for model in tagger.models:
+        for assumption in model.assumptions:
+            advice = "; --channel_order bgr or rgb says otherwise" if "channels" in assumption else ""
+            cli.warn(f"{model.weights}: assumed: {assumption}{advice}")
+
+
+def make_rule(settings: ThresholdSettings, tagger: Tagger, candidates: int) -> SelectionRule:
     """What tags must pass.
 
+    Args:
+        candidates: see SelectionRule.
+
     Raises:
-        UserError: a threshold.json is missing or unusable; or thresholds per tag are asked for, and there are none
-            beside the weights.
+        UserError: a threshold.json is missing or unusable; or thresholds per tag are asked for, and there are none.
     """
-    thresholds = {**base_thresholds(settings, tagger.files.weights.with_name(THRESHOLDS_FILE)), **settings.given}
+    thresholds = base_thresholds(settings, tagger)
     per_tag = None
-    if settings.per_tag:
-        path = tagger.files.weights.with_name(TAG_METRICS_FILE)
-        per_tag = read_tag_thresholds(path, tagger.vocabulary, f"use the {path.name} that train_pytorch.py wrote there")
-    return SelectionRule(thresholds, settings.by_mcut, per_tag)
+    if settings.kind != "json":
+        hint = f"use the {TAG_METRICS_FILE} that train_pytorch.py wrote there"
+        if settings.kind == "published":
+            hint = "leave --thresholds published out"
+        per_tag = taggers.tag_thresholds(tagger, settings.kind, {**thresholds, **settings.given}, hint)
+        if per_tag is None:  # of categories alone; captions and tags take all that passes
+            thresholds |= taggers.advised_thresholds(tagger) | {"caption_threshold": 0, "tags_threshold": 0}
+    thresholds = {**thresholds, **settings.given}
+    return SelectionRule(thresholds, settings.by_mcut, per_tag, tagger.main.inclusive, candidates)
 
 
-def base_thresholds(settings: ThresholdSettings, fitted: Path) -> dict[str, float]:
+def base_thresholds(settings: ThresholdSettings, tagger: Tagger) -> dict[str, float]:
     """The thresholds that flags win over. The first of these that is there has them:
 
     1. the file that was named,
     2. ./threshold.json, which people edit,
-    3. `fitted`, the checkpoint's own,
-    4. the built-in ones.
+    3. the threshold.json beside the weights, which training has fitted,
+    4. what a public tagger's authors advise,
+    5. the built-in ones.
 
     Where a checkpoint's are passed over for a file that nobody has edited yet, or taken without being asked for, a line
     on stderr says so.
     """
+    fitted = tagger.main.weights.with_name(THRESHOLDS_FILE)
+    read = functools.partial(read_thresholds, categories=tagger.vocabulary.category_names)
     if settings.file:
-        return read_thresholds(settings.file, cli.warn, "check --threshold_json")
-    no_matter = settings.by_mcut or settings.per_tag or settings.given.keys() == THRESHOLDS.keys()
+        return read(settings.file, cli.warn, "check --threshold_json")
+    no_matter = settings.by_mcut or settings.kind != "json" or settings.given.keys() >= THRESHOLDS.keys()
     local = Path(THRESHOLDS_FILE)
     if local.exists():
-        thresholds = read_thresholds(local, cli.warn)
+        thresholds = read(local, cli.warn)
         if fitted.exists() and is_shipped(thresholds) and not no_matter:
             with contextlib.suppress(UserError):  # what is wrong with a file that is not used is no matter
-                offered = read_thresholds(fitted, lambda message: None)
+                offered = read(fitted, lambda message: None)
                 if offered != thresholds:
                     cli.warn(
                         f"{local} is as it was shipped; the checkpoint has its own thresholds ({in_words(offered)}), "
@@ -294,11 +374,15 @@ def base_thresholds(settings: ThresholdSettings, fitted: Path) -> dict[str, floa
                     )
         return thresholds
     if fitted.exists():
-        thresholds = read_thresholds(fitted, cli.warn)
+        thresholds = read(fitted, cli.warn)
         if not no_matter:
             held = in_words(thresholds)
             cli.warn(f"no ./{local}: the checkpoint's thresholds hold ({held}), as with --threshold_json {fitted}")
         return thresholds
+    if advised := taggers.advised_thresholds(tagger):
+        if not no_matter:
+            cli.warn(f"no ./{local}: the thresholds that the model's authors advise hold ({in_words(advised)})")
+        return advised
     return default_thresholds()
 
 
@@ -315,10 +399,27 @@ def in_words(thresholds: Mapping[str, float]) -> str:
 
 
 def export(path: Path, tagger: Tagger) -> None:
-    """Write the model as an ONNX file, and say so."""
+    """Write the model as an ONNX file, and say so.
+
+    Raises:
+        UserError: it is one already; see also onnx_export.write.
+    """
+    model = tagger.main
+    if model.config is None:
+        raise UserError(f"{model.weights}: an ONNX graph already; copy it")
     from tagger.inference import onnx_export  # late, like models
 
-    cli.warn(onnx_export.write(path, tagger.load(), tagger.config))
+    module = load_module(model.config, model.weights)
+    cli.warn(onnx_export.write(path, module, model.preparation, model.output.activation))
+
+
+def describe(tagger: Tagger, settings: EngineSettings) -> None:
+    """Print what the models are; a graph is loaded for what it alone knows."""
+    for number, model in enumerate(tagger.models):
+        engine = None
+        if model.config is None:
+            engine = taggers.open_engine(model, settings, load_module, RUN_HINTS.engine)
+        print(*([""] if number else []), *taggers.describe(model, engine), sep="\n")
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -388,9 +489,9 @@ def check_outputs(settings: Settings, tagger: Tagger, images: Sequence[Path]) ->
     Raises:
         UserError: the first of them.
     """
-    weights = tagger.files.weights
-    beside_weights = [weights.with_name(name) for name in (THRESHOLDS_FILE, TAG_METRICS_FILE)]
-    inputs = [*images, weights, tagger.files.config, tagger.files.tags_csv, *beside_weights, Path(THRESHOLDS_FILE)]
+    weights = [model.weights for model in tagger.models]
+    beside_weights = [path.with_name(name) for path in weights for name in (THRESHOLDS_FILE, TAG_METRICS_FILE)]
+    inputs = [*images, *tagger.files, *beside_weights, Path(THRESHOLDS_FILE)]
     inputs += [settings.thresholds.file] if settings.thresholds.file else []
     captions = images if settings.captions.writes else ()
     written = {os.path.realpath(caption_path(path)): "a caption" for path in captions}
@@ -430,7 +531,7 @@ def write_answers(
     Args:
         images: all of them; several have titles.
     """
-    output, rows = settings.output, tagger.vocabulary.index
+    output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
     style = settings.captions.style.read_by(reader)
     captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
@@ -438,7 +539,8 @@ def write_answers(
     # The output is complete before the report, whose pictures are decoded once more.
     with open_report(images, tagger, rule, style, settings) as report, open_output(output.file) as file:
         titles = len(images) > 1 and not settings.pool
-        writer = FORMATS[output.format](file, titles) if output.prints else None
+        groups = groups_of(tagger.vocabulary)
+        writer = FORMATS[output.format](file, titles, groups) if output.prints else None
         for path, logits in results:
             counts.total += 1
             if isinstance(logits, UserError):
@@ -446,7 +548,7 @@ def write_answers(
                 if report:
                     report.pass_over()
                 continue
-            probabilities = sigmoid(logits)
+            probabilities = tagger.probabilities(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             answer: Answer | None = make_answer(tagging, rows, style, settings.artists)
             if answer and settings.captions.write:
@@ -496,22 +598,22 @@ def open_report(
         return contextlib.nullcontext()
     from tagger.inference import report
 
-    return report.writing(settings.output.report, images, rule.thresholds, tagger.vocabulary, style, settings.artists)
+    return report.writing(settings.output.report, images, rule, tagger.vocabulary, style, settings.artists)
 
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     """Warn of flags that can have no effect."""
-    known, tags_csv = tagger.vocabulary.index, tagger.files.tags_csv
+    known, labels = tagger.vocabulary.rows, tagger.main.labels
     style = settings.captions.style.read_by(TagReader(known))
     unknown = [name for name in dict.fromkeys((*style.exclude, *style.first)) if name not in known]
     meant = lookalikes(unknown, known) if unknown else {}
     for name in unknown:
-        cli.warn(f"warning: {name} is no tag of {tags_csv}" + (f"; is {meant[name]} meant?" if name in meant else ""))
+        cli.warn(f"warning: {name} is no tag of {labels}" + (f"; is {meant[name]} meant?" if name in meant else ""))
     if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
-        cli.warn(f"warning: {tags_csv} has no artists (category 1), so no image has an artist string")
+        cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 
 
-def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCache | None]:
+def open_cache(wanted: bool) -> contextlib.AbstractContextManager[Cache]:
     """The cache of this user, or None."""
     if not wanted:
         return contextlib.nullcontext()
@@ -524,42 +626,51 @@ def open_cache(wanted: bool) -> contextlib.AbstractContextManager[PredictionCach
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
+    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes."""
+    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
+    group = process_group()
+    results = split(paths, lambda share: models.predictions(share, cache), group)
+    if group.rank:  # its answers go to the first
+        count = sum(1 for _ in results)
+        cli.warn(f"process {group.rank}: {models.summary()}")
+        return Counts(total=count + 1)
+    # A bar among results on the same terminal would be torn to pieces.
+    if len(paths) > 1 and (settings.output.file or not settings.output.prints or not sys.stdout.isatty()):
+        results = cli.with_progress(results, len(paths), "image")
+    if settings.pool:
+        results = pooled(results)
+    counts = write_answers(results, paths, tagger, rule, settings)
+    left = f", {counts.left_out:,} left out" if counts.left_out else ""
+    cli.warn(models.summary() + left)
+    return counts
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    tagger = open_tagger(settings.model)
-    rule = make_rule(settings.thresholds, tagger)
-    found = find_images(settings.images)
-    check_outputs(settings, tagger, found.images)
-    if settings.output.onnx:
-        export(settings.output.onnx, tagger)
-        if not settings.images.paths:
-            return cli.DONE
-
-    paths, left_out = choose_images(found, settings.captions)
-    if not paths:
-        return cli.INCOMPLETE if left_out else cli.DONE
-    warn_of_no_effect(settings, tagger)
-
-    predictor = Predictor(tagger.load, tagger.config, settings.predictor, HINTS, name=str(tagger.files.weights))
-    how = (settings.predictor.device, settings.predictor.precision)
-    key = fingerprint(tagger.files.weights, tagger.config, *how)
-    group = process_group()
     with open_cache(settings.use_cache) as cache:
-        results = split(paths, lambda share: predictions(share, predictor, cache, key), group)
-        if group.rank:  # of torchrun's processes: its answers go to the first, which alone writes
-            for _ in results:
-                pass
-            cli.warn(f"process {group.rank}: {predictor.summary()}")
+        tagger = open_models(settings, cache)
+        if settings.describe:
+            describe(tagger, settings.engine)
             return cli.DONE
-        # A bar among results on the same terminal would be torn to pieces.
-        if len(paths) > 1 and (settings.output.file or not settings.output.prints or not sys.stdout.isatty()):
-            results = cli.with_progress(results, len(paths), "image")
-        if settings.pool:
-            results = pooled(results)
-        counts = write_answers(results, paths, tagger, rule, settings)
-    left = f", {counts.left_out:,} left out" if counts.left_out else ""
-    cli.warn(predictor.summary() + left)
+        warn_of_assumptions(tagger)
+        rule = make_rule(settings.thresholds, tagger, settings.artists.candidates)
+        found = find_images(settings.images)
+        check_outputs(settings, tagger, found.images)
+        if settings.output.onnx:
+            export(settings.output.onnx, tagger)
+            if not settings.images.paths:
+                return cli.DONE
+
+        paths, left_out = choose_images(found, settings.captions)
+        if not paths:
+            return cli.INCOMPLETE if left_out else cli.DONE
+        warn_of_no_effect(settings, tagger)
+        if settings.captions.dry_run:
+            for model in tagger.models:
+                cli.warn(f"{model.weights}: pixels: {', '.join(model.preparation.lines())}")
+        counts = answer(paths, tagger, rule, settings, cache)
     if counts.left_out == counts.total:
         return cli.UNUSABLE
     return cli.INCOMPLETE if counts.left_out or left_out else cli.DONE

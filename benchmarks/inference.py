@@ -139,22 +139,23 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
     import torch
 
     import models
-    from tagger.formats.checkpoint import read_config
+    from tagger.formats.checkpoint import own_preparation, read_config
     from tagger.inference import onnx_export
-    from tagger.inference.predictor import PRECISIONS, Predictor, PredictorSettings
+    from tagger.inference.engines.protocol import PRECISIONS, EngineSettings
+    from tagger.inference.engines.torch_engine import TorchEngine
 
     torch.set_num_threads(threads)
     config = read_config(folder / "config.json")
+    preparation = own_preparation(config, "config.json")
     load = functools.partial(models.load, config, folder / "eva02_large_best.pth")
     if not (folder / "model.onnx").exists():
-        print(onnx_export.write(folder / "model.onnx", load(), config))
+        print(onnx_export.write(folder / "model.onnx", load(), preparation))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
     predictors = {
-        precision: Predictor(load, config, PredictorSettings(device="cpu", precision=precision))
-        for precision in PRECISIONS
+        precision: TorchEngine(load, preparation, EngineSettings("cpu", precision)).logits for precision in PRECISIONS
     }
 
     def timed(run: Callable[[], object]) -> Callable[[], float]:

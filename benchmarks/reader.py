@@ -25,12 +25,13 @@ import sys, time
 from pathlib import Path
 import torch
 from tagger.formats.records import RecordFiles
+from tagger.preparation import on_white_square
 from tagger.training.data import EpochBatches, TaggedImages, make_loader, to_device
 
 path, size, cores, seconds = sys.argv[1], *map(int, sys.argv[2:])
 file = RecordFiles([Path(path)])
 batches = EpochBatches(len(file), 32, shuffle=True)
-data = TaggedImages(file, size, "RGB", hflip=0.5, crop_min=0.87)
+data = TaggedImages(file, on_white_square(size), hflip=0.5, crop_min=0.87)
 loader = make_loader(data, batches, cores, torch.device("cpu"))
 
 def endless():

@@ -1,16 +1,18 @@
 """What the scripts are built of. Scripts stand above this package, import it, and never each other.
 
-    cli.py       parsers, exit codes, one-line errors
-    files.py     files that appear whole or not at all; the error for what a user can correct
-    images.py    any image to a model's pixels
-    device.py    what to compute on
-    formats/     what the scripts hand on, a module a kind of file
-    crawl/       Danbooru's posts into a dataset folder          simple_dan_crawl.py
-    tfrecord/    a dataset folder into TFRecords                 create_tfrecord.py
-    training/    TFRecords into checkpoints                      train_pytorch.py
-    inference/   images and a checkpoint into tags               wdv3_pytorch.py
+    cli.py           parsers, exit codes, one-line errors
+    files.py         files that appear whole or not at all; the error for what a user can correct
+    images.py        any image to a model's pixels
+    device.py        what to compute on
+    preparation.py   how a model's pixels are made, as data
+    formats/         what the scripts hand on, a module a kind of file; in families/ public taggers
+    crawl/           Danbooru's posts into a dataset folder          simple_dan_crawl.py
+    tfrecord/        a dataset folder into TFRecords                 create_tfrecord.py
+    training/        TFRecords into checkpoints                      train_pytorch.py
+    inference/       images and a checkpoint into tags               wdv3_pytorch.py
 
-The four modules of this folder are the ground: they import none but `files`. `formats` imports itself and `files`. A
-stage (crawl, tfrecord, training, inference) imports the ground, `formats` and itself, never another stage. Nothing here
-imports a script or models.py: what needs a model is given one. tests/test_layout.py reads every file for that.
+The five modules of this folder are the ground: they import none but `files` and `preparation`. `formats` imports
+itself and these two. A stage (crawl, tfrecord, training, inference) imports the ground, `formats` and itself, never
+another stage. Nothing here imports a script or models.py: what needs a model is given one. tests/test_layout.py reads
+every file for that.
 """

@@ -5,23 +5,24 @@ python -c "from tagger.device import pick_device; print(pick_device('auto', hint
 
 import functools
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tagger.files import UserError
+from tagger.preparation import Preparation
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-DEVICES = ("auto", "cuda", "cpu", "mps")
+DEVICES = ("auto", "cuda", "cpu", "mps")  # torch's
+GRAPH_DEVICES = ("directml", "coreml")  # onnxruntime's, beside cuda and cpu
 
 
 def pick_device(name: str, hint: str) -> "torch.device":
     """The device of a name; of several GPUs each process of torchrun has its own.
 
     Args:
-        name: one of DEVICES; "auto" is CUDA, then Apple's MPS, then the CPU.
+        name: one of DEVICES or GRAPH_DEVICES; "auto" is CUDA, then Apple's MPS, then the CPU.
         hint: ends the error for a device that is not there, as in "pass --device cpu".
 
     Raises:
@@ -30,6 +31,7 @@ def pick_device(name: str, hint: str) -> "torch.device":
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available |= dict.fromkeys(GRAPH_DEVICES, False)
     if name == "auto":
         name = next(device for device in available if available[device])
     if not available[name]:
@@ -48,10 +50,13 @@ def pick_device(name: str, hint: str) -> "torch.device":
     return torch.device("cuda", rank) if "LOCAL_RANK" in os.environ else torch.device("cuda")
 
 
-def normalise(pixels: "Tensor", config: Mapping[str, Any]) -> "Tensor":
-    """uint8 (N, H, W, 3) in the model's channel order -> float32 (N, 3, H, W), by the config's mean and std."""
-    mean, std = (_per_channel(tuple(config["pretrained_cfg"][key]), pixels.device) for key in ("mean", "std"))
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+def normalise(pixels: "Tensor", preparation: Preparation) -> "Tensor":
+    """Pixels (N, H, W, 3) of 0..255 in the model's channel order -> float32 (N, 3, H, W), scaled.
+
+    `images.to_input` does the same without torch.
+    """
+    mean, std = (_per_channel(values, pixels.device) for values in (preparation.mean, preparation.std))
+    return ((pixels.float() / preparation.divisor - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 @functools.cache

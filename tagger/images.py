@@ -1,8 +1,10 @@
-"""Open any image safely and make it what the model sees: upright, on white, padded to a square, resized.
+"""Open any image safely and make it what the model sees, by default: upright, on white, padded to a square, resized.
 
 create_tfrecord.py and wdv3_pytorch.py share this, so that training and inference see the same pixels:
 
     python -c "from tagger import images; print(images.prepare('test.png', 448).size)"
+
+`prepare` is the toolkit's own way; `pixels` carries out any other that a model's files describe (tagger.preparation).
 """
 
 import functools
@@ -11,13 +13,28 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging
 
 from tagger.files import UserError
+from tagger.preparation import (
+    BLACK,
+    WHITE,
+    CenterCrop,
+    Colour,
+    Fit,
+    Pad,
+    PadToSquare,
+    Preparation,
+    Resize,
+    ResizeShorter,
+    Size,
+    Stage,
+)
 
 # What is decoded, whatever a file calls itself. Pillow knows more, but EPS would start Ghostscript on a stranger's file
 # (and MPO, a JPEG with more pictures behind it, counts as JPEG).
@@ -28,7 +45,6 @@ PIXEL_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"))
 
 MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS or 0  # Pillow's limit against decompression bombs, about 89 million
 JPEG_QUALITY = 95
-WHITE = (255, 255, 255)
 
 # A large JPEG is decoded at a fraction of its size that keeps so many pixels for one of the target. On drawings of
 # 1200x1700 -> 224, 1.5 decodes at 1/4 and is 51 dB from the full decode (mean difference 0.3 grey levels), 2 at 1/2 and
@@ -57,7 +73,9 @@ def limit_pixels(count: int) -> None:
     Image.MAX_IMAGE_PIXELS = count
 
 
-def open_image(source: Path | str | bytes, at_least: float | None = None) -> Image.Image:
+def open_image(
+    source: Path | str | bytes, at_least: float | None = None, background: Colour | None = WHITE
+) -> Image.Image:
     """Decode an image as upright RGB on white.
 
     EXIF orientation is applied; alpha (also of palettes and of tRNS chunks) is composited on white; 16-bit, grayscale
@@ -67,15 +85,19 @@ def open_image(source: Path | str | bytes, at_least: float | None = None) -> Ima
         source: a path, or the bytes of a file.
         at_least: an upright JPEG may be decoded at 1/2, 1/4 or 1/8 as long as its longer side keeps this many pixels,
             which takes a fraction of the time (`Image.draft`). None decodes in full.
+        background: another colour under transparent pixels; None drops the alpha, so that their own colour shows.
 
     Raises:
         UnreadableImage: missing, no image, truncated, damaged, or beyond the limit against decompression bombs.
     """
-    return _decode(source, at_least)[0]
+    return _decode(source, at_least, background=background)[0]
 
 
 def _decode(
-    source: Path | str | bytes, at_least: float | None, side: Callable[[Iterable[int]], int] = max
+    source: Path | str | bytes,
+    at_least: float | None,
+    side: Callable[[Iterable[int]], int] = max,
+    background: Colour | None = WHITE,
 ) -> tuple[Image.Image, tuple[int, int], int]:
     """An image as `open_image` gives it, and what of it reduced decoding hides.
 
@@ -90,12 +112,12 @@ def _decode(
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         try:
-            return _decode_as_it_is(source, at_least, side)
+            return _decode_as_it_is(source, at_least, side, background)
         except (OSError, ValueError, SyntaxError):
             # Pillow refuses a PNG for endless or damaged metadata, too; the pixels decide.
             if (pixels := _png_pixels(source)) is None:
                 raise
-            return _decode_as_it_is(pixels, at_least, side)
+            return _decode_as_it_is(pixels, at_least, side, background)
     except FileNotFoundError:
         raise UnreadableImage(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
@@ -112,7 +134,7 @@ def _decode(
 
 
 def _decode_as_it_is(
-    source: Path | str | bytes, at_least: float | None, side: Callable[[Iterable[int]], int]
+    source: Path | str | bytes, at_least: float | None, side: Callable[[Iterable[int]], int], background: Colour | None
 ) -> tuple[Image.Image, tuple[int, int], int]:
     """See `_decode`; raises whatever Pillow raises."""
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
@@ -124,7 +146,7 @@ def _decode_as_it_is(
             drafted = image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
             shrink = round(full[0] / drafted[1][2]) if drafted else 1
         image.load()
-        upright = to_rgb(_upright(image))
+        upright = to_rgb(_upright(image), background)
         return upright, full if shrink > 1 else upright.size, shrink
 
 
@@ -167,17 +189,18 @@ def is_animated(data: bytes) -> bool:
         return getattr(image, "is_animated", False)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB on white, from an image of any mode."""
+def to_rgb(image: Image.Image, background: Colour | None = WHITE) -> Image.Image:
+    """8-bit RGB on white or another colour, from an image of any mode; None drops the alpha."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_eight_bits(image)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, WHITE)
-        canvas.alpha_composite(image)
-        image = canvas
+        if background is not None:
+            canvas = Image.new("RGBA", image.size, background)
+            canvas.alpha_composite(image)
+            image = canvas
     return image.convert("RGB")
 
 
@@ -272,3 +295,111 @@ def to_array(image: Image.Image, channel_order: str = "RGB") -> np.ndarray:
     """Pixels as uint8 (H, W, 3), the channels in the order "RGB" or "BGR" (what WD v3 models were trained on)."""
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., ::-1] if channel_order == "BGR" else pixels
+
+
+# --- any preparation ------------------------------------------------------------------------------------------------
+
+Array = np.ndarray[Any, Any]
+MAX_SCALED_PIXELS = 2 * MAX_PIXELS  # of a strip whose shorter side is scaled to a model's; 1 x 600 for 512 pixels
+
+
+def pixels(source: Path | str | bytes, preparation: Preparation) -> Array:
+    """Open an image and make it a model's pixels, but for scale and layout, which `to_input` gives to a whole batch.
+
+    Args:
+        source: a path, or the bytes of a file.
+
+    Returns:
+        (H, W, 3) in 0..255, the channels in the model's order: uint8, or float32 where the geometry has floats.
+
+    Raises:
+        UnreadableImage: see `open_image`; or a picture so long and thin that it would fill the memory when scaled.
+    """
+    image = open_image(source, background=preparation.background)
+    try:
+        return to_pixels(image, preparation)
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{'image' if isinstance(source, bytes) else source}: {error}") from None
+
+
+def to_pixels(image: Image.Image, preparation: Preparation) -> Array:
+    """An RGB image as `pixels` gives it: the geometry, and the order of the channels."""
+    planes = [image]
+    if preparation.floats:  # Pillow scales floats of one channel alone
+        values = np.asarray(image, dtype=np.float32)
+        planes = [Image.fromarray(np.ascontiguousarray(values[..., channel])) for channel in range(3)]
+    planes = _carry_out(planes, preparation.stages)
+    array = np.stack([np.asarray(plane) for plane in planes], axis=-1) if preparation.floats else np.asarray(planes[0])
+    return array[..., ::-1] if preparation.channel_order == "BGR" else array
+
+
+def to_input(batch: Sequence[Array], preparation: Preparation) -> Array:
+    """N images' pixels as the model's input: float32, scaled, (N, 3, H, W) or (N, H, W, 3).
+
+    `device.normalise` does the same on a GPU.
+    """
+    values = np.stack(batch).astype(np.float32)
+    mean, std = (np.asarray(each, dtype=np.float32) for each in (preparation.mean, preparation.std))
+    values = (values / np.float32(preparation.divisor) - mean) / std
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if preparation.layout == "NCHW" else values)
+
+
+def _carry_out(planes: list[Image.Image], stages: Sequence[Stage]) -> list[Image.Image]:
+    """Geometry; `planes` is one image of all channels, or one of each."""
+    for stage in stages:
+        size = planes[0].size
+        if isinstance(stage, PadToSquare):
+            planes = _on_canvas(planes, (max(size), max(size)), stage.colour)
+        elif isinstance(stage, Pad):
+            planes = _on_canvas(planes, stage.size, stage.colour)
+        elif isinstance(stage, CenterCrop):
+            planes = _crop(planes, stage.size)
+        else:
+            planes = _resize(planes, _scaled_size(size, stage), stage.filter)
+    return planes
+
+
+def _scaled_size(size: Size, stage: Fit | Resize | ResizeShorter) -> Size:
+    """What a stage makes of a width and height."""
+    width, height = size
+    if isinstance(stage, Resize):
+        return stage.size
+    if isinstance(stage, Fit):
+        ratio = min(stage.size[0] / width, stage.size[1] / height)
+        rounded = round if stage.rounding == "nearest" else int
+        return max(1, rounded(width * ratio)), max(1, rounded(height * ratio))
+    shorter, longer = stage.side, int(stage.side * max(size) / min(size))
+    if stage.longest and longer > stage.longest:
+        shorter, longer = max(1, int(stage.longest * shorter / longer)), stage.longest
+    return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def _resize(planes: list[Image.Image], size: Size, filter_name: str) -> list[Image.Image]:
+    # All of it, although what follows may take its middle alone: Pillow computes a part (`box`) in another order of
+    # passes, and the grey levels of some pixels differ.
+    old = planes[0].size
+    if size[0] * size[1] > max(MAX_SCALED_PIXELS, old[0] * old[1]):
+        raise UnreadableImage(f"its {old[0]} x {old[1]} pixels would become {size[0]} x {size[1]}; cut it into parts")
+    return [plane.resize(size, Image.Resampling[filter_name.upper()]) for plane in planes]
+
+
+def _on_canvas(planes: list[Image.Image], size: Size, colour: Colour) -> list[Image.Image]:
+    """The planes in the middle of a canvas."""
+    old = planes[0].size
+    if len(planes) == 1:
+        canvases = [Image.new("RGB", size, colour)]
+    else:
+        canvases = [Image.new("F", size, value) for value in colour]
+    for canvas, plane in zip(canvases, planes, strict=True):
+        canvas.paste(plane, ((size[0] - old[0]) // 2, (size[1] - old[1]) // 2))
+    return canvases
+
+
+def _crop(planes: list[Image.Image], wanted: Size) -> list[Image.Image]:
+    """What lies in the middle; as torchvision, a smaller picture is padded with black first."""
+    size = planes[0].size
+    if size[0] < wanted[0] or size[1] < wanted[1]:
+        size = (max(size[0], wanted[0]), max(size[1], wanted[1]))
+        planes = _on_canvas(planes, size, BLACK)
+    left, upper = (round((have - want) / 2) for have, want in zip(size, wanted, strict=True))
+    return [plane.crop((left, upper, left + wanted[0], upper + wanted[1])) for plane in planes]

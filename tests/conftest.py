@@ -97,8 +97,9 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, An
     """A repository as WD v3's, of each of its architectures, with few layers; and the model in it."""
     architecture, model_args, size = WD_V3[request.param]
     names = ["general", "sensitive", "questionable", "explicit", "1girl", "solo", "miku"]
-    rows = [f"{name},{category}" for name, category in zip(names, (9, 9, 9, 9, 0, 0, 4), strict=True)]
-    write_csv(tmp_path / "selected_tags.csv", rows)
+    rows = [f"{name},{category},0" for name, category in zip(names, (9, 9, 9, 9, 0, 0, 4), strict=True)]
+    text = "\n".join(["tag_id,name,category,count", *(f"{number},{row}" for number, row in enumerate(rows)), ""])
+    (tmp_path / "selected_tags.csv").write_text(text, encoding="utf-8")
     torch.manual_seed(7)
     pool = {"global_pool": "avg"} if request.param in ("vit", "eva02") else {}
     model = timm.create_model(architecture, num_classes=7, **pool, **model_args).eval()

@@ -9,13 +9,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from tagger.formats.checkpoint import read_config
-from tagger.inference.predictor import Predictor, PredictorSettings
+from tagger.formats.families.registry import open_folder
+from tagger.inference.engines.protocol import NO_HINTS, EngineSettings
+from tagger.inference.predictor import Predictor
+from tagger.inference.taggers import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,13 +117,15 @@ def free_port() -> int:
 
 
 def write_csv(path: Path, rows: Sequence[str]) -> Path:
+    """Write a vocabulary of ours, whose rows are "name,category"."""
     path.write_text("\n".join(["name,category", *rows, ""]), encoding="utf-8")
     return path
 
 
-def make_predictor(weights: Path, **settings: Any) -> Predictor:
-    """The model of a checkpoint on the CPU, with the config.json that lies beside its weights."""
+def make_predictor(weights: Path, batch_size: int = 8, **settings: Any) -> Predictor:
+    """A model on the CPU, with the files that lie beside its weights."""
     import models  # here, for most that import this file need no torch
 
-    config = read_config(weights.with_name("config.json"))
-    return Predictor(lambda: models.load(config, weights), config, PredictorSettings(device="cpu", **settings))
+    model = open_folder(weights)
+    engine = partial(open_engine, model, EngineSettings(device="cpu", **settings), models.load, NO_HINTS)
+    return Predictor(engine, len(model.vocabulary), batch_size, model.preparation if model.config else None)

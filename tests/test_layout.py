@@ -26,13 +26,25 @@ SCRIPTS = (
     "wdv3_pytorch",
 )
 STAGES = ("crawl", "tfrecord", "training", "inference")
-GROUND = ("cli", "files", "images", "device")
+GROUND = ("cli", "files", "images", "device", "preparation")
 OF_THE_PARSER = ("--help", "--version")  # flags that every script has, from tagger.cli
 OUTSIDE = ("tests", "examples", "benchmarks")  # may import anything
 
 # Each costs a tenth of a second or more, which the threshold loop has not got. What a module may import of them, where
 # that is more than nothing: a stage that cannot do without imports it at the top, all else where it is needed.
-HEAVY = {"torch", "timm", "tensorflow", "pandas", "httpx", "PIL", "numpy", "matplotlib", "google", "simplejpeg"}
+HEAVY = {
+    "torch",
+    "timm",
+    "onnxruntime",
+    "tensorflow",
+    "pandas",
+    "httpx",
+    "PIL",
+    "numpy",
+    "matplotlib",
+    "google",
+    "simplejpeg",
+}
 PIXELS, ARRAYS, LEARNING = {"PIL", "numpy"}, {"numpy"}, {"torch", "timm", "numpy", "PIL", "google", "simplejpeg"}
 ALLOWED = {
     "tagger.images": PIXELS,
@@ -45,6 +57,8 @@ ALLOWED = {
     "tagger.training.curves": {"matplotlib", *PIXELS},
     "tagger.inference.report": PIXELS,
     "tagger.inference.onnx_export": LEARNING,
+    "tagger.inference.engines.torch_engine": LEARNING,
+    "tagger.inference.engines.onnx_engine": {"onnxruntime", "google", *PIXELS},
     "models": LEARNING,
     "simple_dan_crawl": {"httpx", *PIXELS},
     "generate_selected_tags": {"pandas", "httpx", *PIXELS},
@@ -109,9 +123,9 @@ def may_import(source: Source, imported: str) -> bool:
     if source.room == "models":
         return place in ("formats", "files")
     if source.room == "ground":
-        return place == "files"
+        return place == "files" or (place == "preparation" and source.name != "tagger.files")
     if source.room == "formats":
-        return place in ("formats", "files")
+        return place in ("formats", "files", "preparation")
     return place in (*GROUND, "formats", source.room)
 
 

@@ -21,8 +21,9 @@ import models
 from models import MODELS, make_config
 from tagger.device import normalise
 from tagger.files import UserError
-from tagger.formats.checkpoint import read_config
+from tagger.formats.checkpoint import own_preparation, read_config
 from tagger.formats.weights import load_weights, save_weights
+from tagger.preparation import on_white_square
 
 CLASSES = 5
 
@@ -291,14 +292,14 @@ def test_weights_of_another_model_are_refused_by_name(
 
 
 def test_pixels_become_what_the_model_eats() -> None:
-    config = make_config("eva02_tiny", 28, CLASSES)
+    preparation = own_preparation(make_config("eva02_tiny", 28, CLASSES), "config.json")
     pixels = torch.zeros(2, 4, 6, 3, dtype=torch.uint8)
     pixels[0, 1, 2] = torch.tensor([0, 51, 255])
-    eaten = normalise(pixels, config)
+    eaten = normalise(pixels, preparation)
     assert eaten.shape == (2, 3, 4, 6) and eaten.dtype == torch.float32 and eaten.is_contiguous()
     torch.testing.assert_close(eaten[0, :, 1, 2], torch.tensor([-1.0, -0.6, 1.0]))
-    config["pretrained_cfg"] |= {"mean": [0.2, 0.2, 0.2], "std": [0.1, 0.2, 0.4]}
-    torch.testing.assert_close(normalise(pixels, config)[0, :, 1, 2], torch.tensor([-2.0, 0.0, 2.0]))
+    other = on_white_square(28, mean=(0.2, 0.2, 0.2), std=(0.1, 0.2, 0.4))
+    torch.testing.assert_close(normalise(pixels, other)[0, :, 1, 2], torch.tensor([-2.0, 0.0, 2.0]))
 
 
 # --- config.json ----------------------------------------------------------------------------------------------------
@@ -331,9 +332,9 @@ WD_V3 = {
 }
 
 
-def test_a_config_without_our_key_is_wd_v3s_and_wants_bgr(tmp_path: Path) -> None:
+def test_a_config_without_our_key_is_read_without_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(WD_V3))
-    assert read_config(tmp_path / "config.json")["tagger"]["channel_order"] == "BGR"
+    assert read_config(tmp_path / "config.json") == WD_V3 | {"tagger": {}}
 
 
 def test_our_own_config_is_read_as_written(tmp_path: Path) -> None:

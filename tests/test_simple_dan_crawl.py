@@ -29,6 +29,8 @@ import simple_dan_crawl
 from examples.sample_booru.server import SampleBooru, start
 from tagger import files
 from tagger.crawl import client, dataset_folder
+from tagger.formats.vocabulary import read_vocabulary
+from tests.helpers import run_script
 
 Intercept = Callable[[Any, str, dict[str, str]], bool]
 ROOT = Path(__file__).parent.parent
@@ -162,6 +164,23 @@ def test_categories_are_written_in_order_and_carried_on(booru: SampleBooru, tmp_
         expected |= dict.fromkeys(character, 4) | dict.fromkeys(artist, 1)
     assert rows == expected
     assert list(rows) == sorted(rows)
+
+
+def test_copyrights_and_meta_tags_go_all_the_way_into_a_vocabulary(booru: SampleBooru, tmp_path: Path) -> None:
+    every = "rating,general,character,artist,copyright,meta"
+    assert crawl(booru, tmp_path / "dataset", "--target-count", "12", "--categories", every) == 0
+    post = savable(booru)[0]
+    listed = (tmp_path / "dataset" / f"{post['md5']}.txt").read_text(encoding="utf-8").split(",")
+    kinds = ("general", "character", "artist", "copyright", "meta")
+    assert listed[1:] == [name for kind in kinds for name in post[f"tag_string_{kind}"].split()]
+    (tmp_path / "tags.csv").write_text("name,category\ngeneral,9\n", encoding="utf-8")
+    flags = ["--dataset-folder", "dataset", "--tags-csv", "tags.csv", "--img-size", "28", "--workers", "1"]
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    vocabulary = read_vocabulary(tmp_path / "output-datasets" / "selected_tags.csv")
+    of = dict(zip(vocabulary.names, vocabulary.categories, strict=True))
+    assert {of[name] for name in post["tag_string_copyright"].split()} == {3}
+    assert {of[name] for row in savable(booru)[:12] for name in row["tag_string_meta"].split()} == {5}
 
 
 def test_categories_edited_by_hand_stay(booru: SampleBooru, tmp_path: Path) -> None:

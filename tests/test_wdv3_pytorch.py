@@ -28,6 +28,8 @@ from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
+from tagger.formats.families.description import unpacked
+from tagger.formats.families.registry import open_folder
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference import captions
@@ -35,6 +37,7 @@ from tagger.inference.output import FORMATS
 from tagger.inference.predictor import predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
+from tests.hub import FakeHub
 
 DEFAULTS = {
     "general_threshold": 0.35,
@@ -69,7 +72,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
 
-    monkeypatch.setattr(script, "predictions", predict)
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     monkeypatch.chdir(tmp_path)
     rows = [f"{name},{category}" for name, (category, _) in EXAMPLE.items()]
     csv_path = write_csv(tmp_path / "selected_tags.csv", rows)
@@ -353,7 +356,7 @@ def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("outputs are checked before the first work")
         yield
 
-    monkeypatch.setattr(script, "predictions", predict)
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     (example / "notes.txt").write_text("mine")
     (example / "page.html").write_text("<title>My page</title>")
     (example / "folder").mkdir()
@@ -761,8 +764,9 @@ def test_broken_weights_are_an_error_before_anything_is_written(
     assert (pictures / "1.txt").read_text() == "mine"
     assert not [path for path in tree(tmp_path) if path.endswith((".part", "out.json", "out.html", "2.txt"))]
     with sqlite3.connect(next(cache_folder.rglob("*.sqlite"))) as database:
-        assert database.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+        kept = [data for (data,) in database.execute("SELECT logits FROM predictions")]
     database.close()
+    assert [unpacked(data) for data in kept] == [open_folder(model)]  # what the folder is, and no answer
 
 
 def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Path) -> None:
@@ -913,9 +917,14 @@ def test_pooling_is_the_mean_of_the_logits(
 def test_no_artist_is_invented(checkpoint: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--image_file", dataset / "03.jpg", "--artist_threshold", 1, "--artist_string", "nai"]
     assert tag_with(checkpoint, *flags) == 0
-    assert capsys.readouterr().out.endswith("\nArtist string: no artist above the threshold\n")
-    assert tag_with(checkpoint, *flags, *JSON) == 0
-    assert json.loads(capsys.readouterr().out)["artist_string"] == ""
+    said = capsys.readouterr().out.partition("\nArtist string: ")[2].splitlines()
+    assert said[:2] == ["no artist above the threshold", "Likeliest artists, all below the threshold:"]
+    assert tag_with(checkpoint, *flags, "--top_artists", 2, *JSON) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["artist_string"] == "" and answer["artist"] == {} and len(answer["artist_candidates"]) == 2
+    assert said[2:4] == [f"  {name}: {p:.3f}" for name, p in answer["artist_candidates"].items()]
+    assert tag_with(checkpoint, *flags[:2], "--artist_threshold", 0, "--artist_string", "nai", *JSON) == 0
+    assert "artist_candidates" not in json.loads(capsys.readouterr().out)
 
 
 # --- models of others -----------------------------------------------------------------------------------------------
@@ -937,19 +946,16 @@ def test_every_architecture_of_wd_v3(
 
 
 def test_a_repository_by_name(
-    repository: tuple[Path, Any], dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: tuple[Path, Any],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(repository[0] / file))
     flags = ["--model_repo", "somebody/tagger", "--image_file", str(dataset / "03.jpg"), *JSON]
-    assert script.main(flags) == 0
+    with FakeHub({"somebody/tagger": repository[0]}).used(monkeypatch, tmp_path / "hub"):
+        assert script.main(flags) == 0
     assert len(json.loads(capsys.readouterr().out)["ratings"]) == 4
-
-    def absent(name: str, file: str) -> str:
-        raise ValueError("offline")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
-    assert script.main(flags) == 2
-    assert "somebody/tagger: neither a file or folder nor a repository" in error_line(capsys.readouterr().err)
 
 
 def test_the_probabilities_are_wdtaggers(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tagger import cli, images
 from tagger.crawl.client import FileFailed, FileGone, Stopped
 from tagger.crawl.dataset_folder import DatasetFolder, Origin
-from tagger.crawl.posts import PassedOver, Post, Row, Selection, check_file, to_jpeg
+from tagger.crawl.posts import FIRST_CATEGORIES, PassedOver, Post, Row, Selection, check_file, to_jpeg
 from tagger.crawl.sites import Booru
 from tagger.files import UserError
 
@@ -191,7 +191,7 @@ class Crawl:
         self._advance()
 
     def _note_categories(self, posts: Iterable[Post]) -> None:
-        if {"character", "artist"} & set(self.settings.selection.categories):
+        if set(self.settings.selection.categories) - FIRST_CATEGORIES:
             self.folder.note_categories({name: n for post in posts for name, n in post.categories.items()})
 
     # -- what ended --------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ LOGIN_VARIABLE, API_KEY_VARIABLE = "DANBOORU_LOGIN", "DANBOORU_API_KEY"  # an ac
 POSTS_PER_PAGE = 200  # the most that Danbooru lists at once
 POST_FIELDS = (
     "id,rating,md5,file_ext,file_url,image_width,image_height,score,media_asset,"
-    "tag_string_general,tag_string_character,tag_string_artist"
+    "tag_string_general,tag_string_character,tag_string_artist,tag_string_copyright,tag_string_meta"
 )
 TAGS_PER_PAGE = 1000  # the most that Danbooru lists at once
 TAG_FIELDS = "id,name,category,post_count,is_deprecated"

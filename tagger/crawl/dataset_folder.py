@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tagger.crawl.posts import FIRST_CATEGORIES, MD5
 from tagger.files import UserError, read_csv, read_json, read_text, write_bytes, write_csv, write_json, write_text
 from tagger.formats.tag_lists import format_tags, read_tags
-from tagger.formats.vocabulary import CATEGORIES_FILE, Vocabulary, read_categories, write_vocabulary
+from tagger.formats.vocabulary import CATEGORIES_FILE, Category, Vocabulary, read_categories, write_vocabulary
 
 STATE_FILE = "crawl_state.json"
 FAILURES_FILE = "failures.csv"
@@ -66,7 +66,7 @@ class DatasetFolder:
         self.passed_over = self._read_reasons(PASSED_OVER_FILE)
         self.origins = self._read_origins()  # of pairs by MD5; a folder of version 0.1 knows none
         self._cursors = self._read_cursors()
-        self._categories: dict[str, int] | None = None
+        self._categories: dict[str, Category] | None = None
 
     # -- pairs -------------------------------------------------------------------------------------------------------
 

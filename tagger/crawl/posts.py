@@ -71,11 +71,12 @@ class Post:
 
     @property
     def categories(self) -> dict[str, int]:
-        """What tag_categories.csv should know."""
+        """What tag_categories.csv should know: the tags that are not what a tag is without it."""
         return {
             name: CATEGORY_NUMBERS[category]
-            for category in ("character", "artist")
-            for name in self.tags.get(category, ())
+            for category, names in self.tags.items()
+            if category not in FIRST_CATEGORIES
+            for name in names
         }
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary (selected_tags.csv): names and categories of labels.
+"""The vocabulary (selected_tags.csv): names and categories of the labels, in the order of their indices.
 
 Row number = label index, so a vocabulary only ever grows at its end. Nothing heavy is imported here.
 
@@ -7,7 +7,8 @@ Row number = label index, so a vocabulary only ever grows at its end. Nothing he
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,19 @@ from pathlib import Path
 from tagger.files import UserError, csv_text, read_csv, read_json, write_bytes, write_csv, write_text
 
 # Danbooru's numbers; 9 is SmilingWolf's for the four ratings.
-RATING, GENERAL, CHARACTER, ARTIST = 9, 0, 4, 1
-CATEGORY_NUMBERS = {"rating": RATING, "general": GENERAL, "character": CHARACTER, "artist": ARTIST}
+RATING, GENERAL, CHARACTER, ARTIST, COPYRIGHT, META = 9, 0, 4, 1, 3, 5
+CATEGORY_NUMBERS = {
+    "rating": RATING,
+    "general": GENERAL,
+    "character": CHARACTER,
+    "artist": ARTIST,
+    "copyright": COPYRIGHT,
+    "meta": META,
+}
 CATEGORY_NAMES = {number: name for name, number in CATEGORY_NUMBERS.items()}
+
+Category = int | str  # one of the numbers above, or the name of a kind that only some taggers have, such as "year"
+CATEGORY_NAME = re.compile(r"[a-z][a-z_]{0,30}")
 
 # Danbooru's letters for them, in the order of WD v3's first four rows.
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
@@ -34,13 +45,14 @@ class Vocabulary:
     """The labels of a dataset or a model, in the order of their indices.
 
     Attributes:
-        names: C unique tag names in Danbooru's spelling.
-        categories: C category numbers (9 rating, 0 general, 4 character, 1 artist).
+        names: C tag names in Danbooru's spelling. In a vocabulary of ours each is there once; in a public tagger's one
+            may stand in two categories, as two labels, and a label that nobody named is "".
+        categories: C categories, see Category.
         counts: C numbers of uses, or None where the file has no such column.
     """
 
     names: tuple[str, ...]
-    categories: tuple[int, ...]
+    categories: tuple[Category, ...]
     counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
@@ -48,8 +60,15 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Label index by tag name."""
-        return {name: i for i, name in enumerate(self.names)}
+        """Label index by tag name; of a name that stands in two categories, the first."""
+        index = dict(zip(reversed(self.names), range(len(self.names) - 1, -1, -1), strict=True))
+        index.pop("", None)
+        return index
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The same as `index`, which is only made when something is looked up: of 100,000 names it takes a while."""
+        return _Rows(self)
 
     @cached_property
     def sha256(self) -> str:
@@ -57,15 +76,49 @@ class Vocabulary:
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     @cached_property
-    def _by_category(self) -> dict[int, list[int]]:
-        members: dict[int, list[int]] = {number: [] for number in CATEGORY_NAMES}
-        for i, number in enumerate(self.categories):
-            members[number].append(i)
+    def _by_category(self) -> dict[Category, list[int]]:
+        members: dict[Category, list[int]] = {}
+        for i, category in enumerate(self.categories):
+            if self.names[i]:
+                members.setdefault(category, []).append(i)
         return members
 
-    def indices(self, category: int) -> list[int]:
-        """The label indices of one category, rising."""
-        return self._by_category[category]
+    def indices(self, category: Category) -> list[int]:
+        """The label indices of one category, rising, but for labels without a name."""
+        return self._by_category.get(category, [])
+
+    @property
+    def category_names(self) -> list[str]:
+        """The names of the categories that it has tags of: those of CATEGORY_NUMBERS in that order, then the others."""
+        have = list(map(category_name, self._by_category))
+        return sorted(have, key=lambda name: _ORDER.get(name, len(_ORDER)))
+
+
+class _Rows(Mapping[str, int]):
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __getitem__(self, name: str) -> int:
+        return self._vocabulary.index[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vocabulary.index)
+
+    def __len__(self) -> int:
+        return len(self._vocabulary.index)
+
+
+_ORDER = {name: place for place, name in enumerate(CATEGORY_NUMBERS)}
+
+
+def category_name(category: Category) -> str:
+    """`artist` of 1; a kind that has no number is its own name."""
+    return CATEGORY_NAMES[category] if isinstance(category, int) else category
+
+
+def category_of(name: str) -> Category:
+    """1 of `artist`; a name that has no number is its own."""
+    return CATEGORY_NUMBERS.get(name, name)
 
 
 # --- selected_tags.csv ----------------------------------------------------------------------------------------------
@@ -87,10 +140,10 @@ def read_vocabulary(path: Path | str, hint: str = "name another CSV") -> Vocabul
     header, rows = read_csv(path, hint, ("name", "category"))
     name_at, category_at = header.index("name"), header.index("category")
     count_at = header.index("count") if "count" in header else None
-    names: dict[str, int] = {}  # name -> category
+    names: dict[str, Category] = {}
     counts: list[int] = []
     for number, row in rows:
-        name, category = row[name_at], _category_number(path, number, row[category_at])
+        name, category = row[name_at], _read_category(path, number, row[category_at])
         if not name or name != name.strip() or "\n" in name or "\r" in name:
             raise UserError(f"{path}: row {number}: {name!r} is no tag name; give it one without blanks around it")
         if name in names:
@@ -101,7 +154,7 @@ def read_vocabulary(path: Path | str, hint: str = "name another CSV") -> Vocabul
     return Vocabulary(tuple(names), tuple(names.values()), None if count_at is None else tuple(counts))
 
 
-def read_categories(path: Path | str) -> dict[str, int]:
+def read_categories(path: Path | str) -> dict[str, Category]:
     """Category by tag name, from a dataset's tag_categories.csv or from any vocabulary.
 
     Raises:
@@ -111,13 +164,14 @@ def read_categories(path: Path | str) -> dict[str, int]:
     return dict(zip(vocabulary.names, vocabulary.categories, strict=True))
 
 
-def _category_number(path: Path | str, row: int, text: str) -> int:
-    number = text.strip()
-    if not number.isdecimal() or int(number) not in CATEGORY_NAMES:
-        raise UserError(
-            f"{path}: row {row}: category {text!r} is not 9 (rating), 0 (general), 4 (character) or 1 (artist)"
-        )
-    return int(number)
+def _read_category(path: Path | str, row: int, text: str) -> Category:
+    category = text.strip()
+    if category.isdecimal() and int(category) in CATEGORY_NAMES:
+        return int(category)
+    if CATEGORY_NAME.fullmatch(category):
+        return category_of(category)
+    known = ", ".join(f"{number} ({name})" for name, number in CATEGORY_NUMBERS.items())
+    raise UserError(f"{path}: row {row}: category {text!r} is none of {known}, nor a word in small letters")
 
 
 def write_vocabulary(path: Path | str, vocabulary: Vocabulary) -> None:
@@ -162,7 +216,7 @@ def before_path(path: Path | str) -> Path:
     return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
-def append_to_vocabulary(path: Path | str, new: Iterable[tuple[str, int]]) -> None:
+def append_to_vocabulary(path: Path | str, new: Iterable[tuple[str, Category]]) -> None:
     """Add (name, category) rows at the end of a CSV that stands; its own rows and columns stay byte for byte.
 
     For a run that has its lock, or a row that another run adds at the same time might be lost.

@@ -11,28 +11,76 @@ from tagger.formats.tag_lists import spell
 from tagger.inference.captions import SEPARATOR
 
 BACKSLASH = "\\"
+BRACKET_STEP = 1.05  # what a pair of braces multiplies in NovelAI's older prompts, and a pair of brackets divides by
 
 
-def weight(probability: float) -> str:
-    """A prompt's weight, 0.50 to 1.50: neutral (1) at probability 0.5, and more the surer the model is.
+# --- weights --------------------------------------------------------------------------------------------------------
 
-    Halves are rounded up: Python's own rounding to the even digit would give 0.625 and 0.635 the same weight.
+# A prompt's weights are relative to 1, and a probability is none by nature: these are ways to make one of the other.
+# Arguments: the artist's probability, the highest of the image, the place (0 is the likeliest), names at most; each
+# gives a share of the way from the lightest weight to the heaviest. None depends on how many names pass a threshold, so
+# a slider of the report only ever cuts off the end.
+Weigh = Callable[[float, float, int, int], float]
+
+
+def _by_probability(probability: float, highest: float, place: int, top: int) -> float:
+    """The surer, the heavier: with a range of 0.5 to 1.5, probability 0.5 is neutral."""
+    return probability
+
+
+def _by_rank(probability: float, highest: float, place: int, top: int) -> float:
+    """The likeliest has the heaviest weight, the last of `top` the lightest, in even steps."""
+    return 1 - place / (top - 1) if top > 1 else 1.0
+
+
+def _equal(probability: float, highest: float, place: int, top: int) -> float:
+    """All the same, in the middle of the range."""
+    return 0.5
+
+
+def _relative(probability: float, highest: float, place: int, top: int) -> float:
+    """In proportion to the likeliest, which has the heaviest weight however unsure the model is."""
+    return probability / highest if highest else 1.0
+
+
+ARTIST_WEIGHTS: dict[str, Weigh] = {"prob": _by_probability, "rank": _by_rank, "equal": _equal, "relative": _relative}
+
+
+def rounded(weight: float) -> float:
+    """A weight with two digits; halves are rounded up.
+
+    Python's own rounding to the even digit would give 0.625 and 0.635 the same weight.
     """
-    return f"{math.floor((0.5 + probability) * 100 + 0.5) / 100:.2f}"
+    return math.floor(weight * 100 + 0.5) / 100
 
 
-def _novelai(name: str, probability: float) -> str:
+# --- syntaxes: the piece of a prompt for a name and its weight ------------------------------------------------------
+
+
+def _novelai(name: str, weight: float) -> str:
     """NovelAI's numeric emphasis (version 4 and later): 1.20::artist:name::"""
-    return f"{weight(probability)}::artist:{spell(name, spaces=True)}::"
+    return f"{weight:.2f}::artist:{spell(name, spaces=True)}::"
 
 
-def _stable_diffusion(name: str, probability: float) -> str:
+def _novelai_braces(name: str, weight: float) -> str:
+    """NovelAI's emphasis before version 4: {{artist:name}} is 1.05 twice, [artist:name] 1/1.05."""
+    pairs = round(math.log(weight) / math.log(BRACKET_STEP)) if weight > 0 else 0
+    left, right = ("{", "}") if pairs > 0 else ("[", "]")
+    return left * abs(pairs) + f"artist:{spell(name, spaces=True)}" + right * abs(pairs)
+
+
+def _stable_diffusion(name: str, weight: float) -> str:
     """The emphasis of Stable Diffusion's interfaces, for Illustrious and NoobAI: (name:1.20)"""
     # A parenthesis would end the emphasis, so it is escaped; and so is the backslash, which escapes it.
-    return f"({spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}:{weight(probability)})"
+    return f"({spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}:{weight:.2f})"
 
 
-def _danbooru(name: str, probability: float) -> str:
+def _anima(name: str, weight: float) -> str:
+    """Anima knows artists by an @ before the name, and has no weights; its interfaces read parentheses as emphasis."""
+    return f"@{spell(name.replace(BACKSLASH, 2 * BACKSLASH), spaces=True, escape=True)}"
+
+
+def _danbooru(name: str, weight: float) -> str:
     """The bare tag, for models that were trained on Danbooru's tags, and for searching there."""
     return name
 
@@ -43,7 +91,7 @@ class Syntax:
 
     Attributes:
         title: what the report's button says.
-        write: makes the piece of a prompt from a name and its probability.
+        write: makes the piece of a prompt from a name and its weight.
     """
 
     title: str
@@ -52,7 +100,9 @@ class Syntax:
 
 SYNTAXES = {
     "nai": Syntax("NovelAI", _novelai),
+    "nai3": Syntax("NovelAI 3", _novelai_braces),
     "sdxl": Syntax("SDXL", _stable_diffusion),
+    "anima": Syntax("Anima", _anima),
     "booru": Syntax("Danbooru", _danbooru),
 }
 
@@ -64,21 +114,35 @@ class ArtistSettings:
     Attributes:
         syntax: a key of SYNTAXES; None where no artist string is asked for.
         top: names in an artist string at most.
+        weights: a key of ARTIST_WEIGHTS.
+        weight_range: the lightest and the heaviest weight.
     """
 
     syntax: str | None = None
     top: int = 5
+    weights: str = "prob"
+    weight_range: tuple[float, float] = (0.5, 1.5)
+
+    @property
+    def candidates(self) -> int:
+        """How many artists are told of where none passes; none where no string was asked for."""
+        return self.top if self.syntax else 0
 
 
-def artist_pieces(artists: Mapping[str, float], syntax: str, top: int) -> list[str]:
-    """The pieces of an artist string: the `top` likeliest artists in a syntax, by falling probability.
+def artist_pieces(artists: Mapping[str, float], syntax: str, settings: ArtistSettings) -> list[str]:
+    """The pieces of an artist string: the likeliest artists in a syntax, by falling probability.
 
     Args:
         artists: probability by name.
-        syntax: a key of SYNTAXES.
+        syntax: a key of SYNTAXES, which need not be that of the settings.
     """
-    likeliest = sorted(artists.items(), key=lambda item: -item[1])[:top]
-    return [SYNTAXES[syntax].write(name, probability) for name, probability in likeliest]
+    likeliest = sorted(artists.items(), key=lambda item: -item[1])[: settings.top]
+    lightest, heaviest = settings.weight_range
+    pieces = []
+    for place, (name, probability) in enumerate(likeliest):
+        share = ARTIST_WEIGHTS[settings.weights](probability, likeliest[0][1], place, settings.top)
+        pieces.append(SYNTAXES[syntax].write(name, rounded(lightest + (heaviest - lightest) * share)))
+    return pieces
 
 
 def artist_string(artists: Mapping[str, float], settings: ArtistSettings) -> str | None:
@@ -89,4 +153,4 @@ def artist_string(artists: Mapping[str, float], settings: ArtistSettings) -> str
     """
     if settings.syntax is None:
         return None
-    return SEPARATOR.join(artist_pieces(artists, settings.syntax, settings.top))
+    return SEPARATOR.join(artist_pieces(artists, settings.syntax, settings))

@@ -1,7 +1,9 @@
 """The logits of images, kept for the next run: edit threshold.json, and the answer is there at once.
 
 One SQLite file in the user's cache folder, bounded, and safe to delete at any time. An entry is found by the image's
-bytes, the checkpoint, its config and how it was run. A cache that cannot be read or written is as if it were not there.
+bytes, the checkpoint, its config and how it was run. What the folder of a model was found to be is kept here, too, for
+its list of tags may take longer to read than the answer. A cache that cannot be read or written is as if it were not
+there.
 
     python -c "from tagger.inference import cache; print(cache.default_path())"
 """
@@ -11,7 +13,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +39,22 @@ def default_path() -> Path | None:
     return folder / "predictions.sqlite"
 
 
-def fingerprint(weights: Path, config: Mapping[str, Any], *how: str) -> bytes:
-    """What the probabilities depend on besides the image: the checkpoint's size, time and samples, config, and `how`.
+def fingerprint(weights: Iterable[Path], identity: Mapping[str, Any], *how: str) -> bytes:
+    """What the probabilities depend on besides the image: size, time and samples of the weights, and all else.
 
     Args:
+        weights: the file of weights, or the files that hold them.
+        identity: what the model's other files say, as JSON; the preparation of pixels is in it.
         how: device and precision, for they show in the last digits.
     """
-    digest = hashlib.sha256(json.dumps([VERSION, config, how], sort_keys=True).encode())
-    status = weights.stat()
-    digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    with open(weights, "rb") as file:
-        for number in range(SAMPLES):
-            file.seek(max(0, status.st_size - SAMPLE_BYTES) * number // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
+    digest = hashlib.sha256(json.dumps([VERSION, identity, how], sort_keys=True).encode())
+    for path in weights:
+        status = path.stat()
+        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        with open(path, "rb") as file:
+            for number in range(SAMPLES):
+                file.seek(max(0, status.st_size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.digest()
 
 

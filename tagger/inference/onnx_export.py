@@ -4,16 +4,18 @@ pip install onnx onnxscript onnxruntime
 python wdv3_pytorch.py --model_path checkpoints --export_onnx model.onnx
 """
 
+import json
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tagger.files import UserError, replacing_path
+from tagger.inference.engines.protocol import PREPARATION_KEY
+from tagger.preparation import Preparation
 
 TOLERANCE = 1e-4  # in probability, between PyTorch and onnxruntime
 PRODUCER = "EVA-02 tagger toolkit"  # what the file says of its origin, near its beginning
@@ -26,27 +28,35 @@ class FromPixels(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, preparation: Preparation, activation: str) -> None:
         super().__init__()
         self.model = model
-        self.rgb = config["tagger"]["channel_order"] == "RGB"
+        self.rgb, self.divisor = preparation.channel_order == "RGB", preparation.divisor
+        self.softmax = activation == "softmax"
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(config["pretrained_cfg"][name]).view(1, 3, 1, 1))
+            self.register_buffer(name, torch.tensor(getattr(preparation, name)).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         pixels = pixels.permute(0, 3, 1, 2)
         if self.rgb:
             pixels = pixels.flip(1)
-        return torch.sigmoid(self.model((pixels / 255 - self.mean) / self.std))
+        logits = self.model((pixels / self.divisor - self.mean) / self.std)
+        return torch.softmax(logits, 1) if self.softmax else torch.sigmoid(logits)
 
 
-def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
+def of_graph(preparation: Preparation) -> Preparation:
+    """How pixels are made for the file: as for the model, but for what the graph does itself."""
+    return replace(preparation.unscaled(), channel_order="BGR", layout="NHWC")
+
+
+def write(path: Path, module: nn.Module, preparation: Preparation, activation: str = "sigmoid") -> str:
     """Write an ONNX file, whole or not at all.
 
     Args:
         path: .onnx; its folder is made where it is missing.
         module: the model, on the CPU and in evaluation mode.
-        config: the content of its config.json.
+        preparation: of its pixels; that of the file is written into its metadata.
+        activation: "sigmoid" or "softmax", what makes probabilities of the model's logits.
 
     Returns:
         A line about it.
@@ -59,9 +69,9 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
         import onnxscript  # noqa: F401, the exporter of torch needs it
     except ImportError as error:
         raise UserError(f"{path}: writing it needs {error.name}; pip install onnx onnxscript onnxruntime") from None
-    model = FromPixels(module, config).eval()
-    size = config["pretrained_cfg"]["input_size"][1]
-    pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32))
+    model = FromPixels(module, preparation, activation).eval()
+    width, height = preparation.size
+    pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, height, width, 3)).astype(np.float32))
     # For every block of the model it says that it leaves a node as it is.
     logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +87,7 @@ def write(path: Path, module: nn.Module, config: Mapping[str, Any]) -> str:
         )
         assert program is not None
         program.model.producer_name = PRODUCER
+        program.model.metadata_props[PREPARATION_KEY] = json.dumps(of_graph(preparation).to_json())
         program.save(part, external_data=False)  # one file, as in the WD repositories
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         worst = 0.0

@@ -5,7 +5,7 @@ python wdv3_pytorch.py --image_file test.png --model_path checkpoints --output_f
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,7 @@ from tagger.inference.artist_strings import ArtistSettings, artist_string
 from tagger.inference.captions import Style, in_order, join
 from tagger.inference.selection import Tagging
 
-CSV_COLUMNS = ("image", "rating", "caption", "tags", *GROUPS, "artist_string")
+CSV_COLUMNS = ("image", "rating", "caption", "tags", *GROUPS)  # then further categories, and the artist string
 
 
 # --- an answer ------------------------------------------------------------------------------------------------------
@@ -40,10 +40,17 @@ class Answer:
     def record(self) -> dict[str, Any]:
         """The answer as a JSON object; probabilities are not rounded."""
         record: dict[str, Any] = {"image": self.tagging.image, "caption": self.caption, "tags": self.tags}
-        record |= {name: getattr(self.tagging, name) for name in ("ratings", *GROUPS)}
+        record |= {"ratings": self.tagging.ratings, **self.tagging.groups}
         if self.artist_string is not None:
             record["artist_string"] = self.artist_string
+        if self.tells_of_candidates:
+            record["artist_candidates"] = self.tagging.candidates
         return record
+
+    @property
+    def tells_of_candidates(self) -> bool:
+        """Whether an artist string was asked for, and there are only artists below the threshold."""
+        return self.artist_string == "" and bool(self.tagging.candidates)
 
 
 def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
@@ -56,7 +63,7 @@ def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists
     caption, tags = (
         join(in_order(names, style, tagging.probabilities, rows), style) for names in (tagging.caption, tagging.tags)
     )
-    return Answer(tagging, caption, tags, artist_string(tagging.artist, artists))
+    return Answer(tagging, caption, tags, artist_string(tagging.artists, artists))
 
 
 # --- formats --------------------------------------------------------------------------------------------------------
@@ -68,6 +75,7 @@ class Writer:
     Args:
         file: open for writing text.
         titles: whether each image's name stands above its answer, in a format that has no other place for it.
+        groups: the categories of every answer, for a format that names them once.
 
     Attributes:
         beginning: matches where a file begins that has this format.
@@ -75,8 +83,8 @@ class Writer:
 
     beginning: re.Pattern[str]
 
-    def __init__(self, file: IO[str], titles: bool = False) -> None:
-        self.file, self.titles = file, titles
+    def __init__(self, file: IO[str], titles: bool = False, groups: Sequence[str] = GROUPS) -> None:
+        self.file, self.titles, self.groups = file, titles, groups
         self.count = 0  # answers so far
         self.write(self.head())
 
@@ -119,14 +127,20 @@ class TextWriter(Writer):
     def body(self, answer: Answer) -> str:
         tagging = answer.tagging
         lines = [f"== {tagging.image} =="] if self.titles else []
-        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}", "Ratings:"]
-        lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
-        for name in ("character", "general", "artist"):
+        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}"]
+        if tagging.sections != ("artist",):  # a model of artists alone has no ratings either
+            lines.append("Ratings:")
+            lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
+        for name in tagging.sections:
             level = tagging.thresholds[name]
-            lines.append(f"{name.capitalize()} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
-            lines += [f"  {tag}: {p:.3f}" for tag, p in getattr(tagging, name).items()]
+            title = name.capitalize().replace("_", " ")
+            lines.append(f"{title} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
+            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.groups[name].items()]
         if answer.artist_string is not None:
             lines.append(f"Artist string: {answer.artist_string or 'no artist above the threshold'}")
+        if answer.tells_of_candidates:
+            lines.append("Likeliest artists, all below the threshold:")
+            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.candidates.items()]
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -154,15 +168,14 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image; a group is `name:probability`, separated by blanks (no tag has a blank in it)."""
 
-    beginning = re.compile(re.escape(csv_text([CSV_COLUMNS])))
+    beginning = re.compile(",".join(CSV_COLUMNS) + r"(,[a-z_]+)*,artist_string\n")
 
     def head(self) -> str:
-        return csv_text([CSV_COLUMNS])
+        return csv_text([[*CSV_COLUMNS, *(name for name in self.groups if name not in GROUPS), "artist_string"]])
 
     def body(self, answer: Answer) -> str:
         tagging = answer.tagging
-        groups: Iterable[Mapping[str, float]] = (getattr(tagging, name) for name in GROUPS)
-        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in group.items()) for group in groups)
+        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in tagging.groups[name].items()) for name in self.groups)
         rating = next(iter(tagging.ratings), "")
         return csv_text([[tagging.image, rating, answer.caption, answer.tags, *cells, answer.artist_string or ""]])
 

@@ -1,8 +1,8 @@
 """Run the model over images: in batches, decoding beside the model, and nothing twice that the cache knows.
 
-torch is imported, and the model loaded, at the first image that the cache does not know. `load` gives the module:
+The model is loaded, and what runs it imported, at the first image that the cache does not know:
 
-    predictor = Predictor(load, config, PredictorSettings(device="cpu"))
+    predictor = Predictor(lambda: OnnxEngine(description, EngineSettings()), len(description.vocabulary))
     for path, logits in predictions(paths, predictor, cache, key): ...
 """
 
@@ -13,7 +13,7 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tagger.cli import counted
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
+from tagger.inference.engines.protocol import Engine
+from tagger.preparation import Preparation
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
     import numpy as np
-    import torch
 
-PRECISIONS = ("float32", "bfloat16")
 THREADS = 8  # that decode images; more wait for each other
 
 Logits = Sequence[float]  # C numbers in the vocabulary's order
@@ -36,36 +36,25 @@ Result = tuple[Path, Logits | UserError]  # an image and its logits, or why ther
 
 
 @dataclass(frozen=True)
-class PredictorSettings:
-    """How a model is run.
-
-    Attributes:
-        device: one of DEVICES; auto is CUDA, then Apple's MPS, then the CPU.
-        precision: one of PRECISIONS; "bfloat16" is faster, and probabilities differ in the third digit.
-        batch_size: images at a time.
-    """
-
-    device: str = "auto"
-    precision: str = "float32"
-    batch_size: int = 8
-
-
-@dataclass(frozen=True)
 class Hints:
-    """How errors end: what the user of this program can do about a device, its memory, a path, or broken weights."""
+    """How errors end: what the user of this program can do about a path, or broken weights."""
 
-    device: str = "choose another device"
-    memory: str = "choose a smaller batch"
     path: str = "check the path"
     weights: str = "choose another checkpoint"
+
+
+NO_HINTS = Hints()
 
 
 class Predictor:
     """A tagger that is loaded when it is first asked.
 
     Args:
-        load: gives the model: float (N, 3, H, W) to logits (N, C), on the CPU and in evaluation mode.
-        config: the content of its config.json.
+        open_engine: loads the model.
+        num_labels: C.
+        batch_size: images at a time.
+        preparation: of its pixels; None where only the loaded model knows.
+        hints: ends the errors for paths and weights.
         name: of the model, for errors.
 
     Attributes:
@@ -75,45 +64,46 @@ class Predictor:
 
     def __init__(
         self,
-        load: Callable[[], "torch.nn.Module"],
-        config: Mapping[str, Any],
-        settings: PredictorSettings,
-        hints: Hints = Hints(),
+        open_engine: Callable[[], Engine],
+        num_labels: int,
+        batch_size: int = 8,
+        preparation: Preparation | None = None,
+        hints: Hints = NO_HINTS,
         name: str = "the model",
     ) -> None:
-        self.load, self.config, self.settings, self.hints = load, config, settings, hints
-        self.name = name
-        self.size: int = config["pretrained_cfg"]["input_size"][1]
+        self.num_labels, self.batch_size, self.hints, self.name = num_labels, batch_size, hints, name
         self.images, self.known = 0, 0
         self.seconds = 0.0
-        self.device: torch.device | None = None
-        self._module: torch.nn.Module | None = None
+        self._open_engine, self._preparation = open_engine, preparation
+        self._engine: Engine | None = None
 
-    def _loaded(self) -> tuple["torch.nn.Module", "torch.device"]:
-        """The model on its device."""
-        if self._module is None or self.device is None:
-            import torch
-
-            from tagger.device import pick_device
-
-            self.device = pick_device(self.settings.device, self.hints.device)
-            module = self.load()
-            if self.settings.precision == "bfloat16":
-                for layer in module.modules():
-                    if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
-                        layer.to(torch.bfloat16)  # once, where autocast would do it for every batch
-            self._module = module.to(self.device)
-        return self._module, self.device
-
-    def prepare(self, data: bytes) -> "np.ndarray[Any, Any]":
-        """The pixels of an image file: uint8 (H, W, 3) in the model's channel order.
+    @property
+    def engine(self) -> Engine:
+        """The loaded model.
 
         Raises:
-            UnreadableImage: see images.open_image.
+            UserError: the device is not there, or the weights cannot be loaded.
+        """
+        if self._engine is None:
+            self._engine = self._open_engine()
+        return self._engine
+
+    @property
+    def preparation(self) -> Preparation:
+        """How pixels are made. The first call may load the model, and must not come from several threads."""
+        if self._preparation is None:
+            self._preparation = self.engine.preparation
+        return self._preparation
+
+    def prepare(self, data: bytes) -> "np.ndarray[Any, Any]":
+        """The pixels of an image file: (H, W, 3) in the model's channel order.
+
+        Raises:
+            UnreadableImage: see images.pixels.
         """
         from tagger import images
 
-        return images.to_array(images.prepare(data, self.size), self.config["tagger"]["channel_order"])
+        return images.pixels(data, self.preparation)
 
     def __call__(self, pixels: Sequence["np.ndarray[Any, Any]"]) -> list["array[float]"]:
         """The logits of N images, each C float32; of a picture that is too much for the model they may be no numbers.
@@ -122,53 +112,24 @@ class Predictor:
             pixels: as `prepare` gives them.
 
         Raises:
-            UserError: the device is not there, its memory is too small, or the weights cannot be loaded or are broken.
+            UserError: see `engine` and Engine.logits; or broken weights.
         """
-        module, device = self._loaded()
-        import torch
-
-        from tagger.device import normalise
-
+        engine = self.engine
         started = time.perf_counter()
-        batch = torch.stack([torch.from_numpy(each.copy()) for each in pixels])  # (N, H, W, 3)
-        # Autocast, and not a model of bfloat16: norms, softmax and RoPE's tables stay float32.
-        autocast = torch.autocast(device.type, torch.bfloat16, self.settings.precision == "bfloat16")
-        try:
-            with torch.inference_mode(), autocast:
-                logits = module(normalise(batch.to(device), self.config)).float().cpu().numpy()
-        except torch.OutOfMemoryError:
-            batch_size = counted(len(pixels), "image")
-            raise UserError(
-                f"a batch of {batch_size}: more than the memory of {device} holds; {self.hints.memory}"
-            ) from None
-        rows = [array("f", row.tobytes()) for row in logits]
-        if not all(map(is_finite, rows)):
-            self._check_weights(module)
+        rows = [array("f", row.tobytes()) for row in engine.logits(pixels)]
+        if not all(map(is_finite, rows)) and (reason := engine.broken()):
+            raise UserError(f"{self.name}: {reason}, so its answers are no probabilities; {self.hints.weights}")
         self.seconds += time.perf_counter() - started
         self.images += len(rows)
         return rows
 
-    def _check_weights(self, module: "torch.nn.Module") -> None:
-        """Tell a model that cannot answer anything from one that fails at a single picture.
-
-        Raises:
-            UserError: some of the weights are no numbers.
-        """
-        tensors = module.state_dict()
-        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-        if broken:
-            raise UserError(
-                f"{self.name}: {len(broken)} of {len(tensors)} tensors, such as {broken[0]}, hold NaN or infinity, so "
-                f"its answers are no probabilities; {self.hints.weights}"
-            )
-
     def summary(self) -> str:
-        """One line: device, precision, speed, and how many images the cache knew."""
+        """One line: device, speed, and how many images the cache knew."""
         if not self.images:
             return f"{counted(self.known, 'image')} from the cache"
         rate = f"{self.images / self.seconds:.1f} images/s"
         known = f", {self.known:,} more from the cache" if self.known else ""
-        return f"{self.device}, {self.settings.precision}: {counted(self.images, 'image')}, {rate}{known}"
+        return f"{self.engine.device}: {counted(self.images, 'image')}, {rate}{known}"
 
 
 def is_finite(logits: Logits) -> bool:
@@ -199,8 +160,8 @@ def predictions(
     Args:
         key: what the logits depend on besides the image, see cache.fingerprint.
     """
-    batch_size = predictor.settings.batch_size
-    row_bytes = array("f").itemsize * predictor.config["num_classes"]
+    batch_size = predictor.batch_size
+    row_bytes = array("f").itemsize * predictor.num_labels
     queue: deque[_Pending] = deque()
     decoding = 0  # images in the queue that need the model
     with contextlib.ExitStack() as stack:
@@ -217,7 +178,9 @@ def predictions(
                 predictor.known += 1
                 queue.append(_Pending(path, image_key, cached))
             else:
-                pool = pool or stack.enter_context(_threads())
+                if pool is None:
+                    _ = predictor.preparation  # for a graph it has to be loaded, before several threads ask for it
+                    pool = stack.enter_context(_threads())
                 queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
                 decoding += 1
             if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
@@ -249,7 +212,7 @@ def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
     taken: list[_Pending] = []
     decoding = 0
-    while queue and (decoding < predictor.settings.batch_size or not queue[0].pixels):
+    while queue and (decoding < predictor.batch_size or not queue[0].pixels):
         taken.append(queue.popleft())
         decoding += taken[-1].pixels is not None
     batch: list[np.ndarray[Any, Any]] = []

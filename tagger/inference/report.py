@@ -22,10 +22,11 @@ from typing import Any
 
 from tagger import images
 from tagger.files import UserError, read_text, replacing_path
-from tagger.formats.thresholds import GROUPS, THRESHOLDS, threshold_key
-from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
+from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
+from tagger.formats.vocabulary import Vocabulary, category_of
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces
 from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
+from tagger.inference.selection import SelectionRule
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 PLACE_OF_DATA, PLACE_OF_NUMBER = "__DATA__", "__PAGE__"  # in the template, each once
@@ -35,7 +36,6 @@ PAGE_SIZE = 1000  # images: a page of 10 to 40 MB, which a browser opens in a se
 LOWEST = 0.05  # tags less likely than this need no place in a report; thousands of them would weigh more than the image
 LONG_SIDE = 320  # pixels of a thumbnail, shown at up to 260 and sharp on denser screens
 JPEG_QUALITY = 82
-CATEGORIES = ("rating", *GROUPS)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
     Attributes:
         image: the file.
         name: what the page calls it.
-        groups: for each of CATEGORIES the probabilities by tag name, those of at least LOWEST; of ratings all four.
+        groups: for ratings and each group the probabilities by tag name, those of at least LOWEST; of ratings all.
     """
 
     image: Path
@@ -58,10 +58,10 @@ def make_entry(image: Path, name: str, probabilities: Sequence[float], vocabular
     groups = {
         category: {
             vocabulary.names[i]: probabilities[i]
-            for i in vocabulary.indices(CATEGORY_NUMBERS[category])
+            for i in vocabulary.indices(category_of(category))
             if probabilities[i] >= LOWEST or category == "rating"
         }
-        for category in CATEGORIES
+        for category in ("rating", *groups_of(vocabulary))
     }
     return Entry(image, name, groups)
 
@@ -73,13 +73,13 @@ class Report:
         self,
         path: Path,
         images: Sequence[Path],
-        thresholds: Mapping[str, float],
+        rule: SelectionRule,
         vocabulary: Vocabulary,
         style: Style,
         artists: ArtistSettings,
     ) -> None:
         self.pages = page_paths(path, len(images))
-        self.thresholds, self.vocabulary, self.style, self.artists = thresholds, vocabulary, style, artists
+        self.rule, self.vocabulary, self.style, self.artists = rule, vocabulary, style, artists
         self.count = 0  # images that were added
         self.waiting = ExitStack()  # pages that appear when all are there
         self._template = read_template()
@@ -121,10 +121,10 @@ class Report:
             thumbnails = list(pool.map(thumbnail, [entry.image for entry in self._entries]))
         rows = self.vocabulary.index
         shown = [
-            {"name": entry.name, "thumbnail": picture} | image_data(entry, rows, self.style, self.artists.top)
+            {"name": entry.name, "thumbnail": picture} | image_data(entry, rows, self.style, self.artists)
             for picture, entry in zip(thumbnails, self._entries, strict=True)
         ]
-        data = page_data(self.thresholds, self.artists, number, self.pages)
+        data = page_data(self.rule, groups_of(self.vocabulary), self.artists, number, self.pages)
         data |= {"spelling": spelling(self._entries, self.style), "images": shown}
         before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
         part = self.waiting.enter_context(replacing_path(self.pages[number - 1]))
@@ -136,7 +136,7 @@ class Report:
 def writing(
     path: Path,
     images: Sequence[Path],
-    thresholds: Mapping[str, float],
+    rule: SelectionRule,
     vocabulary: Vocabulary,
     style: Style,
     artists: ArtistSettings,
@@ -149,7 +149,7 @@ def writing(
     Args:
         path: of the first page, see `page_paths`; its folder is made where it is missing.
         images: all of them, in the order in which they are added or passed over.
-        thresholds: the five keys of threshold.json; where the sliders stand at first.
+        rule: whose thresholds are where the sliders stand at first.
         vocabulary: of the model.
         style: of the captions and tags that the page's buttons copy.
         artists: of the artist strings; its syntax is the one that is chosen at first.
@@ -159,7 +159,7 @@ def writing(
         UserError: the template is damaged.
         ValueError: a probability or threshold is not a finite number.
     """
-    report = Report(path, images, thresholds, vocabulary, style, artists)
+    report = Report(path, images, rule, vocabulary, style, artists)
     path.parent.mkdir(parents=True, exist_ok=True)
     with report.waiting:
         yield report
@@ -209,24 +209,32 @@ def is_report(path: Path, number: int = 1) -> bool:
 
 
 def page_data(
-    thresholds: Mapping[str, float], artists: ArtistSettings, number: int, pages: Sequence[Path]
+    rule: SelectionRule, groups: Sequence[str], artists: ArtistSettings, number: int, pages: Sequence[Path]
 ) -> dict[str, Any]:
     """What holds for all images of a page.
+
+    Args:
+        groups: the categories with a threshold of their own, in a caption's order.
 
     Returns:
         thresholds: the value of each key, in the order of the sliders.
         lists: the keys that choose the tags of a list, with the categories that it has.
         keys: for each category in a caption's order, the key of its own threshold.
+        inclusive: whether a tag passes whose probability is its threshold.
         syntaxes: (key, title) of each syntax of an artist string; syntax: the one that is chosen at first.
         separator: between the tags of a list and the names of an artist string.
         lowest: no tag that is less likely is in the page.
         page: its number, from 1; pages: the file names of all of them.
     """
-    keys = {category: threshold_key(category) for category in GROUPS}
+    keys = {category: threshold_key(category) for category in groups}
+    thresholds = {key: rule.thresholds[key] for key in THRESHOLDS}
+    thresholds |= {keys[category]: threshold_of(category, rule.thresholds) for category in groups}
+    lists = {key: each.categories for key, each in THRESHOLDS.items() if key not in keys.values()}
     return {
-        "thresholds": {key: thresholds[key] for key in THRESHOLDS},
-        "lists": {key: list(each.categories) for key, each in THRESHOLDS.items() if key not in keys.values()},
+        "thresholds": thresholds,
+        "lists": {key: [name for name in categories if name in groups] for key, categories in lists.items()},
         "keys": keys,
+        "inclusive": rule.inclusive,
         "syntaxes": [(key, syntax.title) for key, syntax in SYNTAXES.items()],
         "syntax": artists.syntax or next(iter(SYNTAXES)),
         "separator": SEPARATOR,
@@ -236,21 +244,25 @@ def page_data(
     }
 
 
-def image_data(entry: Entry, rows: Mapping[str, int], style: Style, top_artists: int) -> dict[str, Any]:
+def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> dict[str, Any]:
     """What is said of one image.
 
     Returns:
-        rating, general, character, artist: [(name, probability)] by falling probability.
-        order: the tags that a caption may have, in its order: for each its place in general + character + artist.
+        rating, general, character, artist and further groups: [(name, probability)] by falling probability.
+        order: the tags that a caption may have, in its order: for each its place in all groups but rating, joined.
         artist_strings: for each syntax the pieces of the likeliest artists.
     """
-    groups = {category: by_probability(entry.groups[category]) for category in CATEGORIES}
-    probabilities = dict(pair for category in GROUPS for pair in groups[category])
-    places = {name: place for place, name in enumerate(probabilities)}
+    groups = {category: by_probability(group) for category, group in entry.groups.items()}
+    joined = [pair for category, group in groups.items() if category != "rating" for pair in group]
+    probabilities: dict[str, float] = {}
+    places: dict[str, int] = {}
+    for place, (name, probability) in enumerate(joined):  # a name in two categories counts once, where it is first
+        probabilities.setdefault(name, probability)
+        places.setdefault(name, place)
     return {
         **groups,
         "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
-        "artist_strings": {key: artist_pieces(entry.groups["artist"], key, top_artists) for key in SYNTAXES},
+        "artist_strings": {key: artist_pieces(entry.groups["artist"], key, artists) for key in SYNTAXES},
     }
 
 
@@ -259,7 +271,8 @@ def spelling(entries: Sequence[Entry], style: Style) -> list[tuple[str, str]]:
 
     Pairs and no object: a tag may be called `__proto__`.
     """
-    names = dict.fromkeys(name for entry in entries for category in GROUPS for name in entry.groups[category])
+    listed = (group for entry in entries for category, group in entry.groups.items() if category != "rating")
+    names = dict.fromkeys(name for group in listed for name in group)
     return [(name, text) for name in names if (text := spelled(name, style)) != name]
 
 

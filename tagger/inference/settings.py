@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
-from tagger.inference.predictor import PredictorSettings
+from tagger.inference.engines.protocol import EngineSettings
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,21 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which tagger: a file or folder, or a repository of the hub; the other two win over what lies beside it."""
+    """Which tagger.
+
+    Attributes:
+        path, repository: a file or folder, or a repository of the hub; neither where there is only `artist_model`.
+        config, tags_csv: win over what lies beside it.
+        channel_order: "RGB" or "BGR" in place of what its files say, or None.
+        artist_model: a path or a repository of the model that is asked for artists in its place, or None.
+    """
 
     path: Path | None
     repository: str | None
     config: Path | None
     tags_csv: Path | None
+    channel_order: str | None
+    artist_model: str | None
 
 
 @dataclass(frozen=True)
@@ -37,13 +46,14 @@ class ThresholdSettings:
     Attributes:
         file: a threshold.json that was named, or None.
         given: keys of the file with the values that win over it.
-        by_mcut, per_tag: see SelectionRule; per_tag is read from the checkpoint's folder.
+        by_mcut: see SelectionRule.
+        kind: "json"; or "per_tag" for each tag's own, from the checkpoint's folder; or "published" for the authors'.
     """
 
     file: Path | None
     given: Mapping[str, float]
     by_mcut: bool
-    per_tag: bool
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -93,16 +103,20 @@ class Settings:
     """All that a run is asked for, by whom it concerns.
 
     Attributes:
+        engine, batch_size: how the models are run, and how many images at a time.
+        describe: only tell what the models are.
         pool: one answer for all images.
         use_cache: take and keep logits.
     """
 
     images: ImageSettings
     model: ModelSettings
-    predictor: PredictorSettings
+    engine: EngineSettings
+    batch_size: int
     thresholds: ThresholdSettings
     output: OutputSettings
     captions: CaptionSettings
     artists: ArtistSettings
+    describe: bool
     pool: bool
     use_cache: bool

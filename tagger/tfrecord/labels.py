@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tagger.formats.tag_lists import lookalikes
-from tagger.formats.vocabulary import GENERAL, RATING, RATINGS, Vocabulary, write_vocabulary
+from tagger.formats.vocabulary import GENERAL, RATING, RATINGS, Category, Vocabulary, write_vocabulary
 
 UNKNOWN_TAGS_FILE = "unknown_tags.csv"  # beside the records
 
@@ -27,7 +27,7 @@ class Labels:
     """
 
     vocabulary: Vocabulary
-    new: tuple[tuple[str, int], ...]
+    new: tuple[tuple[str, Category], ...]
     counts: Counter[str]
     misspelt: Mapping[str, str]
 
@@ -43,7 +43,7 @@ def _missing(counts: Counter[str], vocabulary: Vocabulary) -> list[str]:
 
 
 def assign_labels(
-    counts: Counter[str], vocabulary: Vocabulary, known: Mapping[str, int], min_count: int | None
+    counts: Counter[str], vocabulary: Vocabulary, known: Mapping[str, Category], min_count: int | None
 ) -> Labels:
     """Extend a vocabulary by the tags that it lacks, by falling frequency, ties by name.
 
@@ -53,7 +53,7 @@ def assign_labels(
             that it has is taken for a misspelt one.
         min_count: rarer tags get no label; None gives none to any new tag.
     """
-    categories = {**known, **dict.fromkeys(RATINGS.values(), RATING)}
+    categories: dict[str, Category] = {**known, **dict.fromkeys(RATINGS.values(), RATING)}
     chosen = [name for name in _missing(counts, vocabulary) if min_count is not None and counts[name] >= min_count]
     new = tuple((name, categories.get(name, GENERAL)) for name in chosen)
     extended = Vocabulary(

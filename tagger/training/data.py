@@ -4,7 +4,7 @@ The order follows from (seed, epoch), an image's augmentation from (seed, epoch,
 goes on at any step as if nothing had happened, whatever the number of decoding processes:
 
     batches = EpochBatches(len(records), 32, shuffle=True)
-    loader = make_loader(TaggedImages(records, 224, "RGB"), batches, num_workers=4, device=torch.device("cpu"))
+    loader = make_loader(TaggedImages(records, preparation), batches, num_workers=4, device=torch.device("cpu"))
 """
 
 import atexit
@@ -28,6 +28,7 @@ from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import ABOUT_FILE, WRITE_AGAIN, About, RecordFile, RecordFiles, shard_paths
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
+from tagger.preparation import Preparation
 from tagger.training.distributed import World
 from tagger.training.settings import TrainingSettings
 
@@ -96,8 +97,7 @@ class TaggedImages(Dataset[Sample | UserError]):
 
     Args:
         records: N records by number.
-        image_size: side of what it yields, in pixels.
-        channel_order: "RGB" or "BGR".
+        preparation: how a model's pixels are made of a picture; that of a square one, as the records hold it.
         hflip: probability of a horizontal flip.
         crop_min: a random square of at least this share of the side is cut out and scaled back; 1 = none.
         cutout: a random square of this share of the area is painted grey; 0 = none.
@@ -107,15 +107,15 @@ class TaggedImages(Dataset[Sample | UserError]):
     def __init__(
         self,
         records: RecordFile | RecordFiles,
-        image_size: int,
-        channel_order: str,
+        preparation: Preparation,
         *,
         hflip: float = 0.0,
         crop_min: float = 1.0,
         cutout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.records, self.image_size, self.channel_order = records, image_size, channel_order
+        self.records, self.preparation, self.image_size = records, preparation, preparation.size[0]
+        self._only_scaled = preparation.is_white_square
         self.hflip, self.crop_min, self.cutout, self.seed = hflip, crop_min, cutout, seed
 
     def __len__(self) -> int:
@@ -134,7 +134,10 @@ class TaggedImages(Dataset[Sample | UserError]):
         flip = random.random() < self.hflip
         side = round(pixels.shape[1] * random.uniform(self.crop_min, 1.0))
         left, top = random.integers(0, pixels.shape[1] - side, size=2, endpoint=True)
-        if side < pixels.shape[1]:
+        if not self._only_scaled:
+            image = Image.fromarray(pixels[top : top + side, left : left + side].numpy())
+            pixels = torch.from_numpy(images.to_pixels(image, self.preparation.in_order("RGB")).copy())
+        elif side < pixels.shape[1]:
             pixels = scale(pixels[top : top + side, left : left + side], self.image_size)
         elif side != self.image_size:  # not cropped: scaled by Pillow, as inference does it
             size = (self.image_size, self.image_size)
@@ -146,7 +149,7 @@ class TaggedImages(Dataset[Sample | UserError]):
             hole = round(self.image_size * math.sqrt(self.cutout))
             x, y = random.integers(0, self.image_size - hole, size=2, endpoint=True)
             pixels[y : y + hole, x : x + hole] = GREY
-        return pixels.flip(2) if self.channel_order == "BGR" else pixels, list(record.labels)
+        return pixels.flip(2) if self.preparation.channel_order == "BGR" else pixels, list(record.labels)
 
 
 def decode(data: bytes) -> Tensor:
@@ -282,12 +285,12 @@ class Split:
 
 
 def load_splits(
-    records: TaggedRecords, settings: TrainingSettings, channel_order: str, world: World
+    records: TaggedRecords, settings: TrainingSettings, preparation: Preparation, world: World
 ) -> tuple[Split, Split]:
     """This process's share of the training and of the validation split.
 
     Args:
-        channel_order: "RGB" or "BGR", as the model's config has it.
+        preparation: of the model's pixels.
 
     Raises:
         UserError: some processes would have nothing to do.
@@ -295,13 +298,7 @@ def load_splits(
     data, recipe = settings.data, settings.recipe
     num_workers = default_workers(world.device) if data.num_workers is None else data.num_workers
     train_images = TaggedImages(
-        records.train,
-        data.image_size,
-        channel_order,
-        hflip=data.hflip,
-        crop_min=data.crop_min,
-        cutout=data.cutout,
-        seed=recipe.seed,
+        records.train, preparation, hflip=data.hflip, crop_min=data.crop_min, cutout=data.cutout, seed=recipe.seed
     )
     train_batches = EpochBatches(
         len(records.train),
@@ -314,7 +311,7 @@ def load_splits(
     )
     if not train_batches.steps:
         raise UserError(f"{data.dataset_root}: fewer training images than processes; start fewer")
-    val_images = TaggedImages(records.val, data.image_size, channel_order)
+    val_images = TaggedImages(records.val, preparation)
     val_batches = EpochBatches(
         len(records.val), recipe.batch_size, shuffle=False, rank=world.rank, world_size=world.size
     )

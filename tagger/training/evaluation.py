@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tagger.files import write_json, write_table
-from tagger.formats.thresholds import GROUPS, TAG_METRICS_FILE, THRESHOLDS, THRESHOLDS_FILE, threshold_key
-from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
+from tagger.formats.thresholds import TAG_METRICS_FILE, THRESHOLDS_FILE, default_threshold, fitted_thresholds, groups_of
+from tagger.formats.vocabulary import Vocabulary, category_of
 from tagger.training.distributed import World
 from tagger.training.metrics import LabelHistograms, TopOne, threshold_of
 
@@ -65,9 +65,10 @@ class Evaluation:
         self.device = device = torch.device("cpu") if device.type == "mps" else device
         self.halves = [LabelHistograms(len(vocabulary), device) for _ in range(2)]  # fitting, reporting
         self.labels = {
-            name: torch.tensor(vocabulary.indices(number), dtype=torch.int64, device=device)
-            for name, number in CATEGORY_NUMBERS.items()
+            name: torch.tensor(vocabulary.indices(category_of(name)), dtype=torch.int64, device=device)
+            for name in ("rating", *groups_of(vocabulary))
         }
+        self.fitted = fitted_thresholds(vocabulary)  # the categories of each threshold
         self.top1 = {name: TopOne(self.labels[name]) for name in ("rating", "artist")}
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.images = torch.zeros((), dtype=torch.int64, device=device)
@@ -119,8 +120,8 @@ class Evaluation:
         return metrics
 
     def thresholds(self) -> dict[str, float]:
-        """The five values of threshold.json: precision = recall over the decisions of each, on the fitting half."""
-        return {key: threshold_of(self._bin(threshold.categories)) for key, threshold in THRESHOLDS.items()}
+        """The values of threshold.json: precision = recall over the decisions of each, on the fitting half."""
+        return {key: threshold_of(self._bin(categories)) for key, categories in self.fitted.items()}
 
     def _bin(self, categories: Sequence[str]) -> int:
         """The fitted bin of the labels of some categories together; their default's where none of them occurs."""
@@ -128,7 +129,7 @@ class Evaluation:
         if self.halves[0].positive[labels].sum() > 0:
             return self.halves[0].balanced_bin(labels)
         edges = torch.tensor([threshold_of(number) for number in range(self.halves[0].all.shape[1])])
-        return int((edges - min(THRESHOLDS[threshold_key(name)].default for name in categories)).abs().argmin())
+        return int((edges - min(map(default_threshold, categories))).abs().argmin())
 
     def tag_table(self) -> list[dict[str, object]]:
         """A row per tag: name, category, count (uses in training), AP (whole split), threshold, F1 (reporting half).
@@ -142,7 +143,7 @@ class Evaluation:
         positives = fitting.positive.sum(1)
         best = fitting.f1_per_bin().argmax(1)
         common = torch.full_like(best, fitting.balanced_bin())  # a rating's; the others have their category's
-        for name in GROUPS:
+        for name in groups_of(self.vocabulary):
             common[self.labels[name]] = self._bin((name,))
         bins = ((positives * best + SHRINKAGE * common) / (positives + SHRINKAGE)).round().long()
         f1 = reporting.f1_per_bin().gather(1, bins.unsqueeze(1)).squeeze(1)
@@ -169,11 +170,11 @@ class Evaluation:
     def report(self) -> list[str]:
         """How each fitted threshold does on the other half, a line for each."""
         lines = []
-        for key, threshold in THRESHOLDS.items():
-            labels = torch.cat([self.labels[name] for name in threshold.categories])
+        for key, categories in self.fitted.items():
+            labels = torch.cat([self.labels[name] for name in categories])
             if not self.halves[1].positive[labels].any():
                 continue
-            number = self._bin(threshold.categories)
+            number = self._bin(categories)
             macro_f1, micro_f1 = self.halves[1].f1(number, labels)
             lines.append(f"{key} {threshold_of(number):.4f}: macro-F1 {macro_f1:.4f}, micro-F1 {micro_f1:.4f}")
         return lines

@@ -14,14 +14,17 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from tagger.files import replacing_path, write_csv, write_json
-from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS
-from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Vocabulary
+from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, own_preparation
+from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Category, Vocabulary
 
 
 def write_folder(
     folder: Path, model: nn.Module, weights: Mapping[str, Tensor], config: Mapping[str, Any], vocabulary: Vocabulary
 ) -> None:
-    """Write the three files. A model for RGB is turned into the same one for BGR.
+    """Write the three files. A model for RGB is turned into the same one for BGR, which WD's tools feed.
+
+    Not one whose pixels are not made on a white square: it is no WD tagger, whatever its channels, and its config.json
+    says what it wants.
 
     Args:
         model: one of the same architecture, whose own weights do not matter.
@@ -30,7 +33,8 @@ def write_folder(
         vocabulary: its tags.
     """
     weights, config = dict(weights), copy.deepcopy(dict(config))
-    if config["tagger"]["channel_order"] == "RGB":
+    preparation = own_preparation(config, CONFIG_FILE)
+    if preparation.is_white_square and preparation.channel_order == "RGB":
         first = first_convolution(model) + ".weight"
         weights[first] = weights[first].flip(1)  # (D, 3, P, P): its input channels in the other order
         config["tagger"]["channel_order"] = "BGR"
@@ -51,7 +55,7 @@ def first_convolution(model: nn.Module) -> str:
     return name
 
 
-def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, int, int]]:
+def enumerate_rows(vocabulary: Vocabulary, counts: tuple[int, ...]) -> list[tuple[int, str, Category, int]]:
     """WD's four columns; tag_id is the row, for a dataset does not know Danbooru's numbers."""
     rows = zip(vocabulary.names, vocabulary.categories, counts, strict=True)
     return [(number, name, category, count) for number, (name, category, count) in enumerate(rows)]

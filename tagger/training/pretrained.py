@@ -5,7 +5,7 @@ config = pretrained.adapt_config(source, models.model_name(source.config), 448, 
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from tagger.files import UserError
-from tagger.formats.checkpoint import check_vocabulary, fetch, locate, read_config
-from tagger.formats.vocabulary import Vocabulary, read_vocabulary
+from tagger.formats.checkpoint import OUR_KEY
+from tagger.formats.families import hub, registry
+from tagger.formats.families.description import Hints
+from tagger.formats.families.engines import EngineMissing
+from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import load_weights
+from tagger.preparation import WHITE, Pad, PadToSquare, Preparation
 
 NEW_TAG_STD = 0.002  # of a new tag's weights: a tenth of timm's, so that it starts at its frequency
 
@@ -29,14 +33,18 @@ class Source:
     Attributes:
         name: as the user gave it.
         config: its config.json, see formats.checkpoint.read_config.
+        preparation: of the pixels that it has learnt from, for a square picture as the records hold it.
         vocabulary: its tags, or None where it is no tagger.
         weights: its state dict, with timm's names.
+        assumptions: what no file says of it, a sentence each.
     """
 
     name: str
     config: dict[str, Any]
+    preparation: Preparation
     vocabulary: Vocabulary | None
     weights: dict[str, Tensor]
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,21 +62,32 @@ def read(name: str) -> Source:
     Raises:
         UserError: there is nothing of that name, a part is missing, or the parts do not match.
     """
-    found = locate(name) if Path(name).exists() else fetch(name)
-    config, csv_path = read_config(found.config), found.tags_csv
-    vocabulary = read_vocabulary(csv_path) if csv_path.is_file() else None
-    if vocabulary is None:
-        config["tagger"]["channel_order"] = "RGB"  # only taggers have learnt from BGR
-    else:
-        check_vocabulary(vocabulary, csv_path, config, found.config)
-    return Source(name, config, vocabulary, load_weights(found.weights))
+    open_place = registry.open_folder if Path(name).exists() else hub.open_repository
+    try:
+        found = open_place(name, hints=Hints(tags=None), engines=("torch",))
+    except EngineMissing:
+        raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
+    assert found.config is not None  # what torch runs has one
+    vocabulary = found.vocabulary if len(found.vocabulary) else None
+    weights = load_weights(found.weights)
+    return Source(name, found.config, of_records(found.preparation), vocabulary, weights, found.assumptions)
+
+
+def of_records(preparation: Preparation) -> Preparation:
+    """What a model is shown of pictures that create_tfrecord.py has padded to white squares, and at inference too.
+
+    A model that pads by itself is shown its own padding, which on a square is none. One that crops would lose white
+    instead of picture, so the white square comes first for it in training and in inference alike.
+    """
+    pads = any(isinstance(stage, (Pad, PadToSquare)) for stage in preparation.stages)
+    return preparation if pads else replace(preparation, stages=(PadToSquare(WHITE), *preparation.stages))
 
 
 def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:
     """The config of the model that will be trained: the source's, with our tags and image size.
 
-    Channel order, mean and std, and ref_feat_shape come along: the RoPE positions of another grid are scaled to that of
-    the source, which is how EVA-02 was taken from 224 to 448 pixels.
+    The preparation of pixels, in proportion, and ref_feat_shape come along: the RoPE positions of another grid are
+    scaled to that of the source, which is how EVA-02 was taken from 224 to 448 pixels.
 
     Args:
         name: what checkpoints of this architecture are named after.
@@ -81,7 +100,13 @@ def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabul
     if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
         model_args["img_size"] = image_size
     config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
-    config["tagger"] |= {"model": name, "tags_sha256": vocabulary.sha256}
+    preparation = source.preparation.with_side(image_size)
+    config["pretrained_cfg"] |= {"mean": list(preparation.mean), "std": list(preparation.std)}
+    config.pop("tags", None)  # the source's, which others take for the model's
+    config[OUR_KEY] |= {"model": name, "channel_order": preparation.channel_order, "tags_sha256": vocabulary.sha256}
+    config[OUR_KEY].pop("preparation", None)
+    if not preparation.is_white_square:
+        config[OUR_KEY]["preparation"] = preparation.to_json()
     return config
 
 

@@ -1,6 +1,7 @@
 """The training loop: steps, validation, and the state from which a killed run goes on.
 
-trainer = Trainer(model, config, vocabulary, load_splits(records, settings, "RGB", world), frequency, world, settings)
+splits = load_splits(records, settings, preparation, world)
+trainer = Trainer(model, config, vocabulary, splits, frequency, world, settings)
 train_loss, evaluation = trainer.train_epoch(), trainer.validate()
 """
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from tagger.device import normalise
 from tagger.files import UserError
+from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
 from tagger.formats.vocabulary import Vocabulary
 from tagger.training import checkpoints, cost
 from tagger.training.data import Batch, Split, mixup, seed_step, to_device
@@ -93,6 +95,7 @@ class Trainer:
         settings: TrainingSettings,
     ) -> None:
         self.model, self.config, self.vocabulary = model.to(world.device), config, vocabulary
+        self.preparation = own_preparation(config, CONFIG_FILE)
         self.train_split, self.val_split = splits
         self.world, self.device, self.settings = world, world.device, settings
         recipe = settings.recipe
@@ -198,7 +201,7 @@ class Trainer:
             # Gradients are summed over processes once, with the last batch.
             keep_local = self.world.size > 1 and number < len(batches)
             with self.network.no_sync() if keep_local else contextlib.nullcontext():
-                pixels, targets = normalise(batch[0], self.config), self.targets_of(batch)
+                pixels, targets = normalise(batch[0], self.preparation), self.targets_of(batch)
                 pixels, targets = mixup(pixels, targets, self.settings.recipe.mixup, random)
                 with self.autocast():
                     logits = self.network(pixels)
@@ -270,7 +273,7 @@ class Trainer:
         for done, (batch_keys, batch) in enumerate(zip(keys, batches, strict=True), start=1):
             targets = self.targets_of(batch)
             with self.autocast():
-                logits = model(normalise(batch[0], self.config))
+                logits = model(normalise(batch[0], self.preparation))
             evaluation.update([number for _, number in batch_keys], logits, targets, self.loss(logits, targets))
             # Not in the last step: some processes may have no images in it, and would not be asked.
             self._stop_if_asked(all_here=done % READ_LOSS_EVERY == 0 and done < keys.steps)

@@ -137,7 +137,7 @@ def test_columns_go_by_name_whatever_their_order_and_line_ends(tmp_path: Path, t
         ("name,category\n1girl,0\nsolo,0\n1girl,4\n", "row 4: 1girl"),
         ("name,category\n1girl,2\n", "row 2: category '2'"),
         ("name,category\n1girl\n", "row 2: category ''"),
-        ("name,category\n1girl,general\n", "row 2: category 'general'"),
+        ("name,category\n1girl,General\n", "row 2: category 'General'"),
         ("name,category\n1girl,-9\n", "row 2: category '-9'"),
         ("name,category\n,0\n", "row 2: ''"),
         ("name,category\nsolo,0\n long_hair,0\n", "row 3: ' long_hair'"),

@@ -5,7 +5,7 @@ python -m pytest tests/inference/test_artist_strings.py
 
 import pytest
 
-from tagger.inference.artist_strings import ArtistSettings, artist_string, weight
+from tagger.inference.artist_strings import ArtistSettings, artist_string
 
 ARTISTS = {"wlop": 0.7, "name_of_artist": 0.95, "ke-ta_(artist)": 0.5}
 
@@ -16,6 +16,9 @@ ARTISTS = {"wlop": 0.7, "name_of_artist": 0.95, "ke-ta_(artist)": 0.5}
         ("nai", "1.45::artist:name of artist::, 1.20::artist:wlop::, 1.00::artist:ke-ta (artist)::"),
         ("sdxl", "(name of artist:1.45), (wlop:1.20), (ke-ta \\(artist\\):1.00)"),
         ("booru", "name_of_artist, wlop, ke-ta_(artist)"),
+        # 1.05 to the 8th is 1.48, to the 4th 1.22; the last is neutral.
+        ("nai3", "{{{{{{{{artist:name of artist}}}}}}}}, {{{{artist:wlop}}}}, artist:ke-ta (artist)"),
+        ("anima", "@name of artist, @wlop, @ke-ta \\(artist\\)"),
     ],
 )
 def test_the_syntax_of_each_prompt(syntax: str, expected: str) -> None:
@@ -38,4 +41,31 @@ def test_emoticons_keep_their_underscores_and_backslashes_are_escaped() -> None:
     [(0, "0.50"), (0.5, "1.00"), (1, "1.50"), (0.625, "1.13"), (0.875, "1.38"), (0.1249, "0.62")],
 )
 def test_weights_round_halves_up(probability: float, expected: str) -> None:
-    assert weight(probability) == expected
+    assert artist_string({"a": probability}, ArtistSettings("nai")) == f"{expected}::artist:a::"
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("prob", (1.45, 1.2, 1.0)),
+        ("rank", (1.5, 1.25, 1.0)),
+        ("equal", (1.0, 1.0, 1.0)),
+        ("relative", (1.5, 1.24, 1.03)),  # 0.5 + 0.7 / 0.95, 0.5 + 0.5 / 0.95
+    ],
+)
+def test_ways_to_make_a_weight_of_a_probability(weights: str, expected: tuple[float, ...]) -> None:
+    said = artist_string(ARTISTS, ArtistSettings("sdxl", weights=weights))
+    assert said is not None
+    assert tuple(float(piece.rpartition(":")[2].rstrip(")")) for piece in said.split(", ")) == expected
+    # What is cut off at the end changes nothing before it: the report's sliders rely on that.
+    fewer = {name: p for name, p in ARTISTS.items() if p > 0.6}
+    assert said.startswith(str(artist_string(fewer, ArtistSettings("sdxl", weights=weights))))
+
+
+def test_the_range_of_the_weights() -> None:
+    def weighted(low: float, high: float, syntax: str = "nai") -> str | None:
+        return artist_string({"a": 1.0, "b": 0.0}, ArtistSettings(syntax, weight_range=(low, high)))
+
+    assert weighted(0.8, 1.2) == "1.20::artist:a::, 0.80::artist:b::"
+    assert weighted(0.9, 1.1, "nai3") == "{{artist:a}}, [[artist:b]]"
+    assert weighted(1.0, 1.0, "nai3") == "artist:a, artist:b"

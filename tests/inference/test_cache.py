@@ -72,13 +72,13 @@ def test_the_fingerprint_tells_checkpoints_configs_and_devices_apart(tmp_path: P
     path = tmp_path / "weights"
     path.write_bytes(bytes(3_000_000))
     os.utime(path, (1, 1))
-    first = fingerprint(path, {"a": 1}, "cpu")
-    assert first == fingerprint(path, {"a": 1}, "cpu")
-    assert len({first, fingerprint(path, {"a": 2}, "cpu"), fingerprint(path, {"a": 1}, "cuda")}) == 3
+    first = fingerprint([path], {"a": 1}, "cpu")
+    assert first == fingerprint([path], {"a": 1}, "cpu")
+    assert len({first, fingerprint([path], {"a": 2}, "cpu"), fingerprint([path], {"a": 1}, "cuda")}) == 3
     os.utime(path, (2, 2))
-    assert fingerprint(path, {"a": 1}, "cpu") != first
+    assert fingerprint([path], {"a": 1}, "cpu") != first
     for position in (0, 2_999_999):
         flip_byte(path, position)
         os.utime(path, (1, 1))
-        assert fingerprint(path, {"a": 1}, "cpu") != first
+        assert fingerprint([path], {"a": 1}, "cpu") != first
         flip_byte(path, position)

@@ -14,7 +14,7 @@ import models
 import wdv3_pytorch as script
 from tagger import images
 from tagger.files import UserError
-from tagger.formats.checkpoint import read_config
+from tagger.formats.checkpoint import own_preparation, read_config
 from tagger.inference import onnx_export
 from tagger.inference.onnx_export import is_export
 from tagger.inference.predictor import predictions
@@ -68,7 +68,7 @@ def test_a_model_whose_answers_are_no_numbers_is_not_written(checkpoint: Path, t
     module = models.load(config, checkpoint / "eva02_tiny_best.pth")
     torch.nn.init.constant_(module.get_classifier().bias, torch.nan)  # type: ignore[operator]
     with pytest.raises(UserError, match=r"model\.onnx: the model's answers are no numbers"):
-        onnx_export.write(tmp_path / "model.onnx", module, config)
+        onnx_export.write(tmp_path / "model.onnx", module, own_preparation(config, "config.json"))
     assert not list(tmp_path.iterdir())
 
 

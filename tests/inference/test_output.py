@@ -89,7 +89,7 @@ def test_csv_survives_odd_names() -> None:
     answer = answer_of(said)
     answer = dataclasses.replace(answer, tagging=dataclasses.replace(answer.tagging, image="dir, a/a.png"))
     (row,) = csv.DictReader(io.StringIO(written("csv", answer), newline=""))
-    assert tuple(row) == CSV_COLUMNS
+    assert tuple(row) == (*CSV_COLUMNS, "artist_string")
     assert row["image"] == "dir, a/a.png"
     assert row["general"] == 'don\'t_say_"lazy":0.9000 <o>_<o>:0.8000 a:b:0.7000'
     assert row["character"] == "初音ミク:0.9500"

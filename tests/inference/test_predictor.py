@@ -6,7 +6,7 @@ python -m pytest tests/inference/test_predictor.py
 import math
 import sqlite3
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,48 @@ from PIL import Image
 
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
-from tagger.inference.predictor import Hints, Predictor, PredictorSettings, Result, is_finite, pooled, predictions
+from tagger.inference.engines.protocol import EngineHints, EngineSettings
+from tagger.inference.engines.torch_engine import TorchEngine
+from tagger.inference.predictor import Hints, Predictor, Result, is_finite, pooled, predictions
 from tagger.inference.selection import sigmoid
+from tagger.preparation import on_white_square
 from tests.helpers import make_predictor
 
-CONFIG = {"pretrained_cfg": {"input_size": [3, 28, 28]}, "tagger": {"channel_order": "RGB"}, "num_classes": 2}
+PREPARATION = on_white_square(28)
+
+
+def predictor_of(
+    load: Callable[[], torch.nn.Module],
+    device: str = "cpu",
+    batch_size: int = 8,
+    engine_hints: EngineHints = EngineHints(),  # noqa: B008
+    hints: Hints = Hints(),  # noqa: B008
+) -> Predictor:
+    """A model of two labels that torch runs."""
+
+    def open_engine() -> TorchEngine:
+        return TorchEngine(load, PREPARATION, EngineSettings(device), engine_hints)
+
+    return Predictor(open_engine, 2, batch_size, PREPARATION, hints)
+
+
+class Standing:
+    """An engine that only says where it is."""
+
+    preparation, device = PREPARATION, "cpu, float32"
+
+    def logits(self, pixels: Sequence[Any]) -> Any:
+        raise AssertionError
+
+    def broken(self) -> str | None:
+        raise AssertionError
 
 
 class Counted(Predictor):
     """A model that says of every image how bright it is, and counts how often it was asked for how many."""
 
     def __init__(self, batch_size: int) -> None:
-        super().__init__(torch.nn.Module, CONFIG, PredictorSettings(batch_size=batch_size))
+        super().__init__(Standing, 2, batch_size, PREPARATION)
         self.batches: list[int] = []
 
     def __call__(self, pixels: Sequence[Any]) -> list["array[float]"]:
@@ -112,10 +142,9 @@ def test_an_answer_that_is_no_number_is_the_error_of_its_image(tmp_path: Path) -
     for number, shade in enumerate((9, 0, 200)):
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", (28, 28), (shade,) * 3).save(paths[-1])
-    config = CONFIG | {"pretrained_cfg": {"input_size": [3, 28, 28], "mean": [0.5] * 3, "std": [0.5] * 3}}
     cache = PredictionCache(tmp_path / "c.sqlite")
     for _ in range(2):
-        predictor = Predictor(NotANumberForBlack, config, PredictorSettings(device="cpu", batch_size=2))
+        predictor = predictor_of(NotANumberForBlack, batch_size=2)
         results = dict(predictions(paths, predictor, cache, b""))
         assert "1.png: the model's answer is no number" in str(results.pop(paths[1]))
         assert all(isinstance(logits, array) and is_finite(logits) for logits in results.values())
@@ -132,7 +161,7 @@ def test_the_summary_counts_what_it_saw() -> None:
     predictor = Counted(batch_size=2)
     predictor.known = 3
     assert predictor.summary() == "3 images from the cache"
-    predictor.images, predictor.seconds, predictor.device = 1, 0.5, torch.device("cpu")
+    predictor.images, predictor.seconds = 1, 0.5
     assert predictor.summary() == "cpu, float32: 1 image, 2.0 images/s, 3 more from the cache"
 
 
@@ -166,15 +195,14 @@ class OutOfMemory(torch.nn.Module):
 
 
 def test_errors_end_with_the_callers_hints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = CONFIG | {"pretrained_cfg": {"input_size": [3, 28, 28], "mean": [0.5] * 3, "std": [0.5] * 3}}
-    hints = Hints(device="pass --d", memory="pass --m", path="pass --p")
-    predictor = Predictor(OutOfMemory, config, PredictorSettings(device="cpu"), hints)
+    engine_hints, hints = EngineHints(device="pass --d", memory="pass --m"), Hints(path="pass --p")
+    predictor = predictor_of(OutOfMemory, "cpu", engine_hints=engine_hints, hints=hints)
     with pytest.raises(UserError, match="a batch of 2 images: more than the memory of cpu holds; pass --m"):
         list(predictions(grey_images(tmp_path, 2), predictor, None, b""))
     ((_, error),) = predictions([tmp_path / "gone.png"], predictor, None, b"")
     assert str(error) == f"{tmp_path / 'gone.png'}: No such file or directory; pass --p"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    absent = Predictor(OutOfMemory, config, PredictorSettings(device="cuda"), hints)
+    absent = predictor_of(OutOfMemory, "cuda", engine_hints=engine_hints)
     with pytest.raises(UserError, match=r"device cuda: .*pass --d"):
         list(predictions(grey_images(tmp_path, 1), absent, None, b""))
 

@@ -23,6 +23,7 @@ from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, Syntax
 from tagger.inference.captions import Style
+from tagger.inference.selection import SelectionRule
 from tests.helpers import ODD_NAMES, write_csv
 
 THRESHOLDS = {
@@ -53,7 +54,7 @@ def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, synt
     categories = dict(tags)
     vocabulary = Vocabulary(names, tuple(CATEGORY_NUMBERS[categories[name]] for name in names))
     images = [image for image, _ in said]
-    with report.writing(path, images, THRESHOLDS, vocabulary, style, ArtistSettings(syntax)) as page:
+    with report.writing(path, images, SelectionRule(THRESHOLDS), vocabulary, style, ArtistSettings(syntax)) as page:
         for each, (image, groups) in zip(entries, said, strict=True):
             if each is None:
                 page.pass_over()
@@ -446,7 +447,7 @@ def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             probabilities = [pair[int(path.stem)] for _, *pair in TAGS.values()]
             yield path, [math.log(p / (1 - p)) for p in probabilities]
 
-    monkeypatch.setattr(wdv3_pytorch, "predictions", predict)
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     write_csv(tmp_path / "selected_tags.csv", [f"{name},{category}" for name, (category, *_) in TAGS.items()])
     config = make_config("eva02_tiny", 28, len(TAGS))
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -490,12 +491,14 @@ def test_the_page_copies_what_the_command_line_prints(
 
 
 def test_a_new_syntax_has_a_button(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shouted = Syntax("Loud <b>", lambda name, probability: name.upper())
+    shouted = Syntax("Loud <b>", lambda name, weight: name.upper())
     monkeypatch.setitem(SYNTAXES, "loud", shouted)
     write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), artist={"wlop": 0.9})], syntax="loud")
     window = Window(browser, tmp_path / "out.html", locale="en-US")
     assert window.prompt("artists") == "WLOP"
-    assert window.page.locator(".syntax label").all_text_contents() == ["NovelAI", "SDXL", "Danbooru", "Loud <b>"]
+    assert window.page.locator(".syntax label").all_text_contents() == [
+        *("NovelAI", "NovelAI 3", "SDXL", "Anima", "Danbooru", "Loud <b>")
+    ]
     window.context.close()
     assert not window.complaints
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.formats.thresholds import default_thresholds
+from tagger.formats.thresholds import GROUPS, default_thresholds
 from tagger.formats.vocabulary import Vocabulary
 from tagger.inference.selection import SelectionRule, Tagging, mcut, select, sigmoid
 
@@ -30,7 +30,7 @@ def tagging_of(said: dict[str, tuple[int, float]], **thresholds: float) -> Taggi
 def test_a_tag_passes_above_its_threshold_and_not_at_it(group: str, category: int) -> None:
     said = {"at": (category, 0.5), "above": (category, 0.5000001), "below": (category, 0.4999999)}
     tagging = tagging_of(said, **{group: 0.5})
-    assert list(getattr(tagging, group)) == ["above"]
+    assert list(tagging.groups[group]) == ["above"]
 
 
 @pytest.mark.parametrize("line", ["caption", "tags"])
@@ -38,7 +38,7 @@ def test_the_caption_and_the_tags_have_thresholds_of_their_own(line: str) -> Non
     said = {"at": (0, 0.5), "above": (0, 0.6), "character_at": (4, 0.5), "character_above": (4, 0.6)}
     tagging = tagging_of(said, general=0.1, character=0.1, **{line: 0.5})
     assert getattr(tagging, line) == ["above", "character_above"]
-    assert list(tagging.general) == ["above", "at"]
+    assert list(tagging.groups["general"]) == ["above", "at"]
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 4, 9]), PROBABILITY), max_size=12), st.tuples(*[PROBABILITY] * 5))
@@ -51,7 +51,7 @@ def test_the_definitions(said: list[tuple[int, float]], levels: tuple[float, ...
         found = [name for name, (number, p) in names.items() if number == category and p > max(levels)]
         return sorted(found, key=lambda name: -names[name][1])
 
-    assert (list(tagging.general), list(tagging.character), list(tagging.artist)) == (
+    assert tuple(list(tagging.groups[name]) for name in GROUPS) == (
         passing(0, general),
         passing(4, character),
         passing(1, artist),

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import RecordFile, RecordFiles
+from tagger.preparation import on_white_square
 from tagger.training.data import EpochBatches, TaggedImages, collate, decode, make_loader, mixup, seed_step
 from tests.conftest import STORED_SIZE
 
@@ -89,7 +90,7 @@ def test_every_image_comes_once_and_processes_share_each_step(
 
 
 def opened(records: Path, **options: Any) -> TaggedImages:
-    return TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "RGB", **options)
+    return TaggedImages(RecordFiles([records / TRAIN]), on_white_square(STORED_SIZE), **options)
 
 
 def pixels_of(dataset: TaggedImages, epoch: int, number: int) -> np.ndarray:
@@ -111,7 +112,7 @@ def test_unaugmented_images_are_the_stored_ones(records: Path) -> None:
 
 
 def test_channel_order_is_the_configs(records: Path) -> None:
-    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), STORED_SIZE, "BGR")
+    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), on_white_square(STORED_SIZE, channel_order="BGR"))
     assert np.array_equal(pixels_of(opened(records), 1, 0)[..., ::-1], pixels_of(in_bgr, 1, 0))
 
 
@@ -153,8 +154,8 @@ def test_decoding_is_that_of_images(kind: str, mode: str, options: dict[str, Any
 
 def test_a_cutout_hides_its_share(records: Any) -> None:
     train = RecordFile(records / "record_shards_train" / "aibooru_train.tfrecord")
-    plain = TaggedImages(train, 56, "RGB")
-    cut = TaggedImages(train, 56, "RGB", cutout=0.25)
+    plain = TaggedImages(train, on_white_square(56))
+    cut = TaggedImages(train, on_white_square(56), cutout=0.25)
 
     def pixels_of(dataset: TaggedImages, epoch: int) -> np.ndarray:
         sample = dataset[epoch, 0]

@@ -213,3 +213,27 @@ def test_a_dry_run_writes_nothing(records: Path, tmp_path: Path, capfd: Any) -> 
     assert "eva02_tiny: 5.5 M parameters, " in out and "18 + 6 images, 3 steps an epoch, on cpu" in out
     assert "memory: about 0.1 GiB" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_further_categories_have_metrics_and_thresholds_of_their_own(
+    scores: tuple[torch.Tensor, torch.Tensor], tmp_path: Path
+) -> None:
+    logits, targets = scores
+    names = VOCABULARY.names
+    vocabulary = Vocabulary(names, (9, 9, 0, 0, 3, 4, 5, "year"), VOCABULARY.counts)
+    evaluation = Evaluation(vocabulary, torch.device("cpu"))
+    evaluation.update(list(range(len(logits))), logits, targets, torch.tensor(1.0))
+    metrics = evaluation.metrics()
+    assert metrics["mAP_copyright"] == pytest.approx(
+        average_precision_score(targets[:, 4].numpy(), logits[:, 4].numpy()), abs=5e-3
+    )
+    assert metrics["macro_F1_meta"] > 0 and metrics["macro_F1_year"] > 0 and math.isnan(metrics["mAP_artist"])
+    evaluation.write(tmp_path)
+    written = json.loads((tmp_path / "threshold.json").read_text())
+    usual = ("general", "character", "artist", "caption", "tags")
+    assert list(written) == [f"{name}_threshold" for name in (*usual, "copyright", "meta", "year")]
+    assert any(line.startswith("copyright_threshold ") for line in evaluation.report())
+    # A vocabulary of the usual four kinds has what it always had.
+    plain = evaluated(logits, targets)
+    assert list(plain.thresholds()) == [f"{name}_threshold" for name in usual]
+    assert not any("copyright" in name for name in plain.metrics())

@@ -20,13 +20,15 @@ import train_pytorch
 from tagger import images
 from tagger.device import normalise
 from tagger.files import UserError
-from tagger.formats.checkpoint import HUB_FILES, read_config
+from tagger.formats.checkpoint import own_preparation, read_config
 from tagger.formats.vocabulary import GENERAL, Vocabulary, read_vocabulary, write_vocabulary
 from tagger.formats.weights import load_weights
 from tagger.inference.predictor import predictions
 from tagger.inference.selection import sigmoid
+from tagger.preparation import Preparation
 from tagger.training import cost, export, pretrained
 from tests.helpers import error_line, make_predictor, run_script, write_csv, write_pair
+from tests.hub import FakeHub
 
 SIZE = 28
 OLD = 40  # tags of the public model
@@ -49,8 +51,8 @@ def wd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "crop_mode": "center",
-            "mean": [0.5, 0.4, 0.5],
-            "std": [0.5, 0.5, 0.3],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
             "num_classes": OLD,
             "pool_size": None,
             "first_conv": "patch_embed.proj",
@@ -127,7 +129,7 @@ def test_old_tags_stay_and_new_ones_start_at_their_frequency(
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_args"] == {"img_size": SIZE, "ref_feat_shape": [4, 4]}
     assert config["tagger"]["channel_order"] == "BGR"
-    assert config["pretrained_cfg"]["mean"] == [0.5, 0.4, 0.5]
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
 
 
 def test_another_image_size_resamples_the_position_embedding(
@@ -162,23 +164,21 @@ def test_training_goes_on_from_it_and_from_our_own(wd_folder: Path, grown: Path,
 def test_a_repository_comes_from_the_hubs_cache(
     wd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(wd_folder / file)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    source = pretrained.read("somebody/some-tagger")
+    with FakeHub({"somebody/some-tagger": wd_folder}).used(monkeypatch, tmp_path / "cache") as hub:
+        source = pretrained.read("somebody/some-tagger")
     assert source.vocabulary is not None and len(source.vocabulary) == OLD
-    assert asked == [("somebody/some-tagger", file) for file in HUB_FILES]
+    files = ("config.json", "selected_tags.csv", "model.safetensors")
+    assert hub.fetched == [f"somebody/some-tagger/{file}" for file in files]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "no .safetensors or .pth; name one file of weights"),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            "no .safetensors, .pth or .onnx; name one file of weights",
+        ),
         (
             lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"),
             "1 tags, but the model has 40",
@@ -278,7 +278,9 @@ def test_timm_loads_what_is_exported(checkpoint: Path, records: Path, picture: P
     assert (exported / "selected_tags.csv").read_text().splitlines()[0] == "tag_id,name,category,count"
     cfg = model.pretrained_cfg
     bgr = np.ascontiguousarray(images.to_array(images.prepare(picture, SIZE), "BGR"))
-    pixels = normalise(torch.from_numpy(bgr).unsqueeze(0), {"pretrained_cfg": cfg})
+    pixels = normalise(
+        torch.from_numpy(bgr).unsqueeze(0), Preparation((), mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+    )
     with torch.inference_mode():
         theirs = torch.sigmoid(model(pixels))[0]
     torch.testing.assert_close(theirs, torch.tensor(list(ours.values())), atol=1e-6, rtol=0)
@@ -306,7 +308,8 @@ def test_wdtagger_loads_what_is_exported(
     result = wdtagger.Tagger("somebody/tagger").tag(str(picture), general_threshold=0.0)
     rgb = images.to_array(images.prepare(picture, SIZE))
     with torch.inference_mode():
-        ours = torch.sigmoid(model(normalise(torch.from_numpy(rgb.copy()).unsqueeze(0), config)))[0].tolist()
+        pixels = normalise(torch.from_numpy(rgb.copy()).unsqueeze(0), own_preparation(config, "config.json"))
+        ours = torch.sigmoid(model(pixels))[0].tolist()
     expected = {vocabulary.names[number]: ours[number] for number in vocabulary.indices(GENERAL)}
     assert len(result.general_tag_data) == len(expected) == 8106
     # Theirs resizes with torchvision on the padded square, ours with Pillow: the same function underneath.
