@@ -23,10 +23,11 @@ AT_NAME = re.compile(r"\s*[({\[]*\s*@\s?(?=[^\W_])(?!preset:)")
 BY = re.compile(r"(?:^|(?<=\s))by\s+(?=\S)", re.IGNORECASE)
 MADE = re.compile(r"\b(?:art|artwork|drawn|illustrated|illustration|painted|painting|style)\s*$", re.IGNORECASE)
 NO_NAME = re.compile(r"(?:the|an?|his|her|their|its|my|your)\b", re.IGNORECASE)
-AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
-SENTENCE_END = re.compile(r"\.\s+(?=[A-Z])")
+AND = re.compile(r"\s(?:and|&)\s", re.IGNORECASE)
+SENTENCE_END = re.compile(r"\.\s(?=\s{0,8}[A-Z])")
 WEIGHT_OF_OTHERS = re.compile(r":\s*[+-]?\d{0,4}\.?\d{1,4}\s*\)*\s*$")  # `(artist:x:1.2)` where it has no meaning
 WILDCARD = re.compile(r"\s*__.*__\s*")
+MAX_NAME = 2 * MAX_TAG_LENGTH  # characters, with all that a prompt puts around it
 OUTSIDE = " \t\n\"'“”‘’`{}"  # what may stand around a name and is no part of it
 
 
@@ -100,33 +101,36 @@ def artists_of(segment: Segment, lookup: Lookup) -> Iterator[Artist]:
         return
     names = _after_prefixes(text) or _after_at(text)
     if not names and segment.in_artists:
-        names = [(0, text)]
-    by_prefix = bool(names)
-    names = names or _after_by(text, lookup)
+        names = [(0, _name(text))]
+    names, by_prefix = names or _after_by(text, lookup), True
     if not names:
-        if not lookup.is_only_artist(lookup.tag(text)):
+        if len(text) > MAX_NAME or not lookup.is_only_artist(lookup.tag(text)):
             return
         names, by_prefix = [(0, text)], False
-    elif not by_prefix:
-        by_prefix = True  # `by`
     for place, name in names:
-        tag = lookup.tag(SENTENCE_END.split(name)[0])
+        tag = lookup.tag(name)
         if not tag or len(tag) > MAX_TAG_LENGTH or not re.search(r"\w", tag) or tag in NEVER:
             continue
         letter = place + len(name) - len(name.lstrip(OUTSIDE + "("))
         yield Artist(tag, round(segment.weight_at(letter), 4), by_prefix, lookup.is_artist(tag))
 
 
+def _name(text: str) -> str:
+    """What may be a name at the beginning of a text: up to a sentence's end, and empty where it is too long for one."""
+    name = SENTENCE_END.split(text[: 2 * MAX_NAME], maxsplit=1)[0]
+    return name if len(name) <= MAX_NAME else ""
+
+
 def _after_prefixes(text: str) -> list[tuple[int, str]]:
     """(place, name) behind each `artist:`."""
     prefixes = list(PREFIX.finditer(text))
     ends = [*(match.start() for match in prefixes), len(text)][1:]
-    return [(match.end(), text[match.end() : end]) for match, end in zip(prefixes, ends, strict=True)]
+    return [(match.end(), _name(text[match.end() : end])) for match, end in zip(prefixes, ends, strict=True)]
 
 
 def _after_at(text: str) -> list[tuple[int, str]]:
     match = AT_NAME.match(text)
-    return [(match.end(), text[match.end() :])] if match else []
+    return [(match.end(), _name(text[match.end() :]))] if match else []
 
 
 def _after_by(text: str, lookup: Lookup) -> list[tuple[int, str]]:
@@ -135,14 +139,16 @@ def _after_by(text: str, lookup: Lookup) -> list[tuple[int, str]]:
     if not matches:
         return []
     match = matches[-1]
-    place, name = match.end(), text[match.end() :]
+    place, name = match.end(), _name(text[match.end() :])
     if lookup.is_artist(lookup.tag(name)):
         return [(place, name)]
     made = MADE.search(text[max(0, match.start() - 40) : match.start()]) is not None
     names: list[tuple[int, str]] = []
-    for part in AND.split(name):
+    bounds = [0, *(end for found in AND.finditer(name) for end in found.span()), len(name)]
+    for begin, end in zip(bounds[::2], bounds[1::2], strict=True):
+        part = name[begin:end]
         if lookup.is_artist(lookup.tag(part)) or (made and not NO_NAME.match(part.strip())):
-            names.append((place + name.index(part), part))
+            names.append((place + begin, part))
     return names
 
 

@@ -19,8 +19,9 @@ TEXTS = (
     *("string_b", "prompt_text", "text1", "text2", "text_a", "text_b", "text_c", "text_d", "source", "wildcard_text"),
 )
 FINAL_TEXTS = ("populated_text", "text_0")  # what came out when the graph ran: wildcards resolved, texts as shown
-PASSED_ON = ("conditioning", "cond", "pipe", "basic_pipe", "context", "ctx", "base_ctx", "any", "input", "on_true")
-PASSED_ON_PREFIXES = ("conditioning", "cond_", "text_", "string_", "any_")
+PIPES = ("pipe", "basic_pipe", "context", "ctx", "base_ctx")  # bundles of links that carry both prompts
+PASSED_ON = ("conditioning", "cond", "any", "input", *PIPES)
+PASSED_ON_PREFIXES = ("conditioning", "cond_", "text_", "string_", "any_", "on_")
 JOINERS = ("delimiter", "separator")
 MADE_WHEN_RUN = ("llm", "ollama", "gpt", "florence", "joycaption", "interrogat", "wd14", "llava", "qwen", "gemini")
 MAX_DEPTH = 100  # links from the sampler to a text
@@ -62,7 +63,7 @@ class _Search:
             kind, inputs = _kind(node), node["inputs"]
             if not any(end in kind for end in ENDS):
                 continue
-            starts = [self.direction, *PASSED_ON[2:7]]
+            starts = [self.direction, *PIPES]
             if self.direction == "positive" and "guider" in kind:
                 starts.append("conditioning")  # of a guider that has no negative prompt
             for key in starts:
@@ -103,8 +104,6 @@ class _Search:
         found: list[str] = []
         for key, value in inputs.items():
             if key in TEXTS or (_is_link(value) and (key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES))):
-                found += self.texts(value, depth)
-            elif key == "on_false":
                 found += self.texts(value, depth)
         for key in JOINERS:
             if isinstance(inputs.get(key), str):

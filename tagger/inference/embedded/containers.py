@@ -8,7 +8,7 @@ unpacked, and MAX_TEXTS in all. What is larger, cut off or damaged is passed ove
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from tagger.inference.embedded.exif import decode, read_exif
 
 MAX_TEXT = 1 << 20  # bytes; the longest real prompts, ComfyUI's graphs, have some hundred thousand
 MAX_TEXTS = 8 << 20  # bytes of all texts of a file
+MAX_KEY = 79  # letters, by the standard of PNG
 MAX_PARTS = 200_000  # chunks, segments or boxes of a file; a PNG of 1 GB has 130,000 of the usual 8 KB
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -26,24 +27,37 @@ XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 EXIF_SEGMENT = b"Exif\0\0"
 
 
+class Damaged(Exception):
+    """The file is not read beyond this place; the text says why."""
+
+
 @dataclass
 class Texts:
     """What a file holds.
 
     Attributes:
+        format: "png", "jpeg", "webp", "avif" or "gif"; None for what is none of them.
         fields: for each container ("png", "exif", "xmp", "gif") its texts by key; of a key that stands twice the last.
         problems: what was passed over, as the second half of a sentence.
     """
 
+    format: str | None = None
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    _size: int = 0
+    _spent: int = 0
+
+    def spend(self, size: int) -> None:
+        """Count bytes that are read or unpacked.
+
+        Raises:
+            Damaged: there are too many.
+        """
+        self._spent += size
+        if self._spent > MAX_TEXTS:
+            raise Damaged(f"more than {MAX_TEXTS >> 20} MB of texts; the rest is not read")
 
     def add(self, container: str, key: str, text: str) -> None:
-        self._size += len(text)
-        if self._size > MAX_TEXTS:
-            self.problem(f"more than {MAX_TEXTS >> 20} MB of texts; the rest is not read")
-        elif text:
+        if text and len(key) <= MAX_KEY:
             self.fields.setdefault(container, {})[key] = text
 
     def add_exif(self, data: bytes) -> None:
@@ -62,10 +76,6 @@ class Texts:
             self.problems.append(text)
 
 
-class _Damaged(Exception):
-    """The file's structure ends here; the text says how."""
-
-
 def read_containers(path: Path | str) -> Texts:
     """All texts of a file.
 
@@ -76,11 +86,12 @@ def read_containers(path: Path | str) -> Texts:
     try:
         with open(path, "rb") as file:
             head = file.read(16)
-            if walk := _walker(head):
+            texts.format = _format(head)
+            if texts.format:
                 size = os.fstat(file.fileno()).st_size
                 try:
-                    walk(_Reader(file, size), texts)
-                except _Damaged as damage:
+                    WALKERS[texts.format](_Reader(file, size), texts)
+                except Damaged as damage:
                     texts.problem(str(damage))
             else:
                 texts.problem("no PNG, JPEG, WebP, AVIF or GIF, so no prompt is looked for")
@@ -104,34 +115,35 @@ class _Reader:
         """`length` bytes at a place.
 
         Raises:
-            _Damaged: the file is shorter.
+            Damaged: the file is shorter.
         """
         if at + length > self.size:
-            raise _Damaged("the file is cut off")
+            raise Damaged("the file is cut off")
         self.file.seek(at)
         data = self.file.read(length)
         if len(data) < length:
-            raise _Damaged("the file is cut off")
+            raise Damaged("the file is cut off")
         return data
 
     def text(self, at: int, length: int, texts: Texts) -> bytes | None:
         """The bytes of a text; None, noted, where it is too long."""
         if at + length > self.size:
-            raise _Damaged("the file is cut off")
+            raise Damaged("the file is cut off")
         if length > MAX_TEXT:
             texts.problem(f"a text of {length:,} bytes is not read; the limit is {MAX_TEXT:,}")
             return None
+        texts.spend(length)
         return self.read(at, length)
 
     def count(self) -> None:
         """Count a part of the file; hostile ones have millions.
 
         Raises:
-            _Damaged: there are too many.
+            Damaged: there are too many.
         """
         self.parts += 1
         if self.parts > MAX_PARTS:
-            raise _Damaged(f"more than {MAX_PARTS:,} parts; the rest is not read")
+            raise Damaged(f"more than {MAX_PARTS:,} parts; the rest is not read")
 
 
 # --- PNG ------------------------------------------------------------------------------------------------------------
@@ -191,6 +203,7 @@ def inflate(data: bytes, texts: Texts, wbits: int = zlib.MAX_WBITS) -> bytes | N
     except zlib.error:
         texts.problem("a packed text is damaged")
         return None
+    texts.spend(len(text))
     if len(text) > MAX_TEXT:
         texts.problem(f"a packed text has more than {MAX_TEXT:,} bytes and is not read")
         return None
@@ -212,7 +225,7 @@ def _walk_jpeg(reader: _Reader, texts: Texts) -> None:
         reader.count()
         mark, marker = reader.read(at, 2)
         if mark != 0xFF:
-            raise _Damaged("a JPEG segment is damaged")
+            raise Damaged("a JPEG segment is damaged")
         if marker == 0xFF:  # padding
             at += 1
             continue
@@ -223,8 +236,9 @@ def _walk_jpeg(reader: _Reader, texts: Texts) -> None:
             continue
         length = int.from_bytes(reader.read(at, 2), "big")
         if length < 2:
-            raise _Damaged("a JPEG segment is damaged")
+            raise Damaged("a JPEG segment is damaged")
         if marker == APP1:
+            texts.spend(length)
             data = reader.read(at + 2, length - 2)
             if data.startswith(EXIF_SEGMENT):
                 texts.add_exif(data[len(EXIF_SEGMENT) :])
@@ -264,7 +278,7 @@ def _boxes(reader: _Reader, at: int, end: int) -> Iterator[tuple[bytes, int, int
         elif length == 0:
             length = end - at
         if length < begin - at or at + length > end:
-            raise _Damaged("an AVIF box is damaged")
+            raise Damaged("an AVIF box is damaged")
         yield kind, begin, at + length
         at += length
 
@@ -314,7 +328,7 @@ def _item_places(reader: _Reader, begin: int, end: int, data: int) -> dict[int, 
     def number(width: int) -> int:
         nonlocal at
         if at + width > len(content):
-            raise _Damaged("an AVIF box is damaged")
+            raise Damaged("an AVIF box is damaged")
         at += width
         return int.from_bytes(content[at - width : at], "big")
 
@@ -346,6 +360,7 @@ def _item(reader: _Reader, extents: list[tuple[int, int]], texts: Texts) -> byte
     if length > MAX_TEXT:
         texts.problem(f"a text of {length:,} bytes is not read; the limit is {MAX_TEXT:,}")
         return b""
+    texts.spend(length)
     return b"".join(reader.read(at, size) for at, size in extents)
 
 
@@ -359,7 +374,7 @@ def _walk_gif(reader: _Reader, texts: Texts) -> None:
         return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
     at = 13 + palette(reader.read(10, 1)[0])
-    comment = b""
+    comment = bytearray()
     while at < reader.size:
         reader.count()
         kind = reader.read(at, 1)[0]
@@ -376,30 +391,37 @@ def _walk_gif(reader: _Reader, texts: Texts) -> None:
             if label == COMMENT:
                 comment += reader.read(at + 1, size)
                 if len(comment) > MAX_TEXT:
-                    raise _Damaged(f"a text of more than {MAX_TEXT:,} bytes is not read")
+                    raise Damaged(f"a text of more than {MAX_TEXT:,} bytes is not read")
             at += 1 + size
         at += 1
         if comment:
-            texts.add("gif", "comment", decode(comment))
+            texts.add("gif", "comment", decode(bytes(comment)))
             return
 
 
 # --- all ------------------------------------------------------------------------------------------------------------
 
 
-def _walker(head: bytes):  # type: ignore[no-untyped-def]  # a function of the above, or None
-    """How to walk over a file that begins so."""
+WALKERS: dict[str, Callable[[_Reader, Texts], None]] = {
+    "png": _walk_png,
+    "jpeg": _walk_jpeg,
+    "webp": _walk_webp,
+    "avif": _walk_avif,
+    "gif": _walk_gif,
+}
+
+
+def _format(head: bytes) -> str | None:
+    """The format of a file that begins so, whatever its name says."""
     if head.startswith(PNG_SIGNATURE):
-        return _walk_png
+        return "png"
     if head.startswith(b"\xff\xd8\xff"):
-        return _walk_jpeg
+        return "jpeg"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _walk_webp
+        return "webp"
     if head[4:8] == b"ftyp":
-        return _walk_avif
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return _walk_gif
-    return None
+        return "avif"
+    return "gif" if head.startswith((b"GIF87a", b"GIF89a")) else None
 
 
 def _user_comment(xmp: str) -> str:

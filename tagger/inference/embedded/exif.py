@@ -39,6 +39,7 @@ def read_exif(data: bytes) -> tuple[dict[str, str], str | None]:
         return {}, "the EXIF data is damaged"
     texts: dict[str, str] = {}
     problem = None
+    unread = len(data)  # texts do not overlap, but hostile ones may all be the same megabyte
     waiting, seen = [int.from_bytes(data[4:8], order)], set[int]()
     while waiting and len(seen) < MAX_DIRECTORIES:
         at = waiting.pop(0)
@@ -56,7 +57,8 @@ def read_exif(data: bytes) -> tuple[dict[str, str], str | None]:
                 waiting.append(value)
             elif (tag in NAMES or tag in COUNTED_DOWN) and kind in (ASCII, BYTE, UNDEFINED):
                 begin = value if length > 4 else entry + 8
-                if begin + length > len(data):
+                unread -= length
+                if begin + length > len(data) or unread < 0:
                     problem = "the EXIF data is cut off"
                     continue
                 raw = data[begin : begin + length]

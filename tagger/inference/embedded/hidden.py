@@ -23,7 +23,7 @@ HEADER_BITS = 8 * SIGNATURE_BYTES + LENGTH_BITS
 ALPHA = {b"stealth_pnginfo": False, b"stealth_pngcomp": True}
 COLOURS = {b"stealth_rgbinfo": False, b"stealth_rgbcomp": True}
 GZIP = 31  # zlib's wbits
-LOSSLESS = ("PNG", "WEBP")
+PILLOW_FORMATS = ("PNG", "WEBP")
 
 
 def read_hidden(path: Path | str) -> tuple[str, str, list[str]]:
@@ -53,7 +53,7 @@ def _pixels(path: Path | str) -> "np.ndarray[Any, Any] | None":
 
     images.set_up_pillow()
     try:
-        with Image.open(path, formats=LOSSLESS) as picture:
+        with Image.open(path, formats=PILLOW_FORMATS) as picture:
             if picture.mode not in ("RGB", "RGBA") or picture.width * picture.height > images.MAX_PIXELS:
                 return None
             return np.asarray(picture)

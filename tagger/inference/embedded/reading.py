@@ -15,6 +15,7 @@ from tagger.inference.embedded.generators import find_prompt
 from tagger.inference.embedded.prompt import Prompt
 
 CONTAINERS = ("png", "exif", "xmp", "gif")  # in the order in which they are asked
+LOSSLESS = ("png", "webp")  # what can hold a text in its pixels
 # Keys of PNG that only generators use.
 GENERATORS_KEYS = frozenset(
     ("parameters", "prompt", "workflow", "generation_data", "invokeai_metadata", "sd-metadata", "Dream")
@@ -68,7 +69,7 @@ def read_embedded(path: Path | str, lookup: Lookup) -> Embedded:
     texts = read_containers(path)
     problems = texts.problems
     found, empty = _first_prompt(texts.fields)
-    if found is None and Path(path).suffix.lower() not in (".jpg", ".jpeg", ".gif"):
+    if found is None and texts.format in LOSSLESS:
         from tagger.inference.embedded.hidden import read_hidden  # late: it decodes with Pillow and numpy
 
         signature, text, hidden_problems = read_hidden(path)
