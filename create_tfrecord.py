@@ -13,6 +13,7 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 # isort: split
 
+import sqlite3
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -29,7 +30,7 @@ from tqdm import tqdm
 from tagger import files, images
 from tagger.files import UserError
 from tagger.formats.pairs import IMAGE_SUFFIXES
-from tagger.formats.records import About
+from tagger.formats.records import ABOUT_FILE, About
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
@@ -192,6 +193,24 @@ def make_settings(arguments: Namespace) -> Settings:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+def check_output_folder(settings: Settings) -> None:
+    """Refuse a folder for the records that is not for records, before anything is written.
+
+    Raises:
+        UserError: it holds the input CSV, a file of the toolkit or somebody's vocabulary, or cannot be written to.
+    """
+    output, hint = settings.output, "name another --output-path"
+    files.check_writable(output, hint)
+    holds_records = (output / ABOUT_FILE).exists() or (output / CATALOG_FILE).exists()
+    files.check_output(
+        output / VOCABULARY_FILE,
+        hint=hint,
+        inputs=[settings.tags_csv],
+        is_ours=lambda path: holds_records,
+        overwrite=settings.overwrite,
+    )
+
+
 def read_csv_files(settings: Settings) -> tuple[Vocabulary, Mapping[str, int]]:
     """The vocabulary, and the category by tag that the dataset's tag_categories.csv knows.
 
@@ -239,12 +258,8 @@ def choose_shards(catalog: Catalog, labels: Labels, settings: Settings) -> Layou
     Raises:
         UserError: no pair is usable, or what stands there was made of something else and may not be overwritten.
     """
-    if not catalog.put_in_order(labels.vocabulary.index, settings.seed):
-        without = f"{catalog.images()} images without"
-        raise UserError(
-            f"{settings.folder}: no image with a txt beside it that has a known tag ({without}); fetch some pairs with "
-            "simple_dan_crawl.py or name another folder"
-        )
+    if not catalog.put_in_order(labels.index, settings.seed):
+        raise nothing_usable(catalog, settings)
     train, val = lay_out(
         catalog,
         settings.output,
@@ -252,12 +267,28 @@ def choose_shards(catalog: Catalog, labels: Labels, settings: Settings) -> Layou
         num_shards=settings.num_shards,
         made_of=settings.made_of,
     )
+    if not sum(map(len, train)):
+        raise UserError(f"--split-ratio {settings.split_ratio:g}: leaves no image for training; pass a higher one")
     todo, stale = compare([*train, *val], settings.output)
     if stale and not settings.overwrite:
         path, change = next(iter(stale.items()))
         hint = f"pass --overwrite to write anew what is affected ({len(stale)} files), or another --output-path"
         raise UserError(f"{path}: {change}; {hint}")
     return Layout(train, val, todo, list(stale))
+
+
+def nothing_usable(catalog: Catalog, settings: Settings) -> UserError:
+    """The error for a folder without a usable pair; what is wrong with each is written to skipped.csv."""
+    if not catalog.images():
+        return UserError(
+            f"{settings.folder}: no images in it; fetch some pairs with simple_dan_crawl.py or name another folder"
+        )
+    path = settings.output / SKIPPED_FILE
+    count = write_skipped(path, catalog.problems())
+    return UserError(
+        f"{settings.folder}: no usable pair among {cli.counted(count, 'image')}, for the reasons above and in {path}; "
+        "correct them (replace_blanks.py converts other encodings), or name another folder"
+    )
 
 
 def write_shards(layout: Layout, catalog: Catalog, settings: Settings, workers: Workers) -> None:
@@ -304,15 +335,19 @@ def extend_csv(labels: Labels, left_out: int, csv_path: Path) -> None:
     Args:
         left_out: uses of what is no tag, in all pairs.
     """
+    if labels.weights:
+        written, name = next(iter(labels.weights.items()))
+        different = cli.counted(len(labels.weights), "different tag")
+        cli.warn(f"{different} with the weight of a prompt, such as {written}, read as {name}")
+    for name, right in list(labels.lookalikes.items())[:SHOWN]:
+        cli.warn(f"warning: {name} ({cli.counted(labels.counts[name], 'use')}) is new; is {right} meant?")
     if labels.new:
+        before = csv_path.with_suffix(f".before{csv_path.suffix}")
+        files.write_bytes(before, csv_path.read_bytes())
         append_to_vocabulary(csv_path, labels.new)
-    if blanks := [name for name, _ in labels.new if " " in name]:
-        cli.warn(
-            f"warning: {len(blanks)} new tags have blanks in them, such as {blanks[0]!r}; "
-            "Danbooru writes them with _, and replace_blanks.py does that"
-        )
     if labels.new:
-        print(f"{csv_path}: {len(labels.new)} new tags appended", file=sys.stderr)
+        appended = f"{cli.counted(len(labels.new), 'new tag')} appended"
+        print(f"{csv_path}: {appended}; {before.name} beside it is the version before", file=sys.stderr)
     if unknown := labels.unknown:
         uses = sum(labels.counts[name] for name in unknown)
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
@@ -382,8 +417,12 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
     if alone:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         cli.warn(f"warning: {alone} txt files have no image ({suffixes}) beside them, such as {first}")
+    if others := {suffix: count for suffix, count in sorted(catalog.others.items()) if count}:
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+        print(f"{settings.folder}: neither images that are read here nor txt files: {listed}", file=sys.stderr)
     if equal := catalog.equal_pictures():
-        equal_ones = f"{equal} images equal another one; equal ones are all in train or all in val"
+        one = "1 image equals" if equal == 1 else f"{equal} images equal"
+        equal_ones = f"{one} another one; equal ones are all in train or all in val"
         print(f"{settings.folder}: {equal_ones}", file=sys.stderr)
     written = f"{about.train_samples} train + {about.val_samples} val images"
     print(f"{settings.output}: {written}, {about.num_classes} tags, {skipped} left out")
@@ -392,23 +431,29 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
-    vocabulary, known = read_csv_files(settings)  # before the long work: what a person has to correct
+    read_csv_files(settings)  # before the long work: what a person has to correct
+    check_output_folder(settings)
     try:
         with (
             closing(Catalog(settings.output / CATALOG_FILE, settings.folder)) as catalog,
             Workers(settings.workers) as workers,
         ):
             read_pairs(settings.folder, catalog, workers)
-            labels = assign_labels(catalog.tag_counts(), vocabulary, known, settings.min_count)
-            layout = choose_shards(catalog, labels, settings)
-            # Nothing of the user's was changed so far. From here on a run that is stopped goes on when it is repeated.
-            extend_csv(labels, catalog.tags_left_out(), settings.tags_csv)
+            # Another run may extend the same CSV: what is appended must be what is missing when it is appended.
+            with files.locked(files.lock_of(settings.tags_csv), busy="", wait=True):
+                vocabulary, known = read_csv_files(settings)
+                labels = assign_labels(catalog.tag_counts(), vocabulary, known, settings.min_count)
+                layout = choose_shards(catalog, labels, settings)
+                # Nothing of the user's was changed so far. From here on a run that is stopped goes on when repeated.
+                extend_csv(labels, catalog.tags_left_out(), settings.tags_csv)
             write_shards(layout, catalog, settings, workers)
             about, skipped = finish(layout, labels, catalog, settings)
             report(about, skipped, catalog, settings)
             complete = not skipped and not catalog.tags_left_out()
     except UnusableOutput as error:
         raise UserError(f"{error}, or name another --output-path") from None
+    except sqlite3.Error as error:
+        raise UserError(f"{settings.output}: {error}; make room there, or name another --output-path") from None
     if complete:
         return cli.DONE
     return cli.UNUSABLE if settings.strict else cli.INCOMPLETE

@@ -9,6 +9,8 @@ simple_dan_crawl.py --categories …) or --categories-from does not know is gene
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
+from tagger.files import check_writable, lock_of, locked, write_bytes
+from tagger.formats.tag_lists import TagReader, is_usable
 
 # isort: split
 
@@ -195,12 +197,23 @@ def read_dataset(source: DatasetSource) -> tuple[pd.DataFrame, list[str]]:
     paths = tag_files(source.folder, NO_PAIRS)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
+    reader = TagReader(known)
+    unusable = 0
     problems = []
     for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
         try:
-            counts.update(read_tags(path))
+            names = dict.fromkeys(map(reader.name, read_tags(path)))
         except UserError as error:
             problems.append(str(error))
+            continue
+        usable = [name for name in names if is_usable(name)]
+        counts.update(usable)
+        unusable += len(names) - len(usable)
+    if unusable:
+        cli.warn(f"warning: {cli.counted(unusable, 'tag')} left out, endless or with control characters in them")
+    if reader.weights:
+        written, name = next(iter(reader.weights.items()))
+        cli.warn(f"{len(reader.weights)} different tags had weights, such as {written}, read as {name}")
     rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
     # A model needs all four ratings, also where a dataset lacks one.
@@ -284,13 +297,23 @@ def check_output(output: Output) -> None:
         read_vocabulary(output.path, "name another CSV with --append-to")
     elif output.path.exists() and not output.overwrite:
         raise UserError(
-            f"{output.path}: exists, and may hold categories edited by hand; pass --overwrite to replace it, "
-            "--append-to to extend it, or another --output-csv"
+            f"{output.path}: exists, and may hold categories edited by hand; pass --output-csv my_tags.csv for a "
+            f"vocabulary of your dataset's own, --append-to {output.path} to extend it, or --overwrite to replace it"
         )
+    if output.path.is_dir():
+        raise UserError(f"{output.path}: a folder stands there; name a file in it")
+    check_writable(output.path.parent, "name another folder")
+
+
+def keep_before(path: Path) -> None:
+    """Keep the CSV that is about to change as <name>.before.csv beside it."""
+    if path.exists():
+        write_bytes(path.with_suffix(f".before{path.suffix}"), path.read_bytes())
 
 
 def write_new(output: Output, table: pd.DataFrame) -> str:
     """Write a new CSV; what is in it, in one line."""
+    keep_before(output.path)
     write_csv(output.path, output.columns, table[list(output.columns)].itertuples(index=False))
     numbers = Counter(CATEGORY_NAMES[category] for category in table["category"])
     return f"{output.path}: {len(table)} tags: " + ", ".join(f"{n} {name}" for name, n in numbers.items())
@@ -302,6 +325,7 @@ def append_missing(path: Path, table: pd.DataFrame) -> str:
     tags: Iterable[tuple[str, int]] = zip(table["name"], table["category"], strict=True)
     new = [(name, category) for name, category in tags if name not in index]
     if new:
+        keep_before(path)
         append_to_vocabulary(path, new)
     return f"{path}: {len(new)} tags added, {len(index) + len(new)} in all"
 
@@ -318,7 +342,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = in_label_order(table, output.wd_order)
     for problem in problems:
         cli.warn(f"left out: {problem}")
-    print(append_missing(output.path, table) if output.append else write_new(output, table))
+    if output.append:
+        with locked(lock_of(output.path), busy="", wait=True):  # another run may extend the same CSV
+            print(append_missing(output.path, table))
+    else:
+        print(write_new(output, table))
     output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return cli.INCOMPLETE if problems else cli.DONE
 

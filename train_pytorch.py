@@ -11,6 +11,8 @@ the progress.
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
+from tagger.files import locked_folder
+from tagger.training.settings import RunSettings
 
 # isort: split
 
@@ -366,6 +368,20 @@ def estimate_memory(trainer: Trainer) -> str:
     )
 
 
+@contextlib.contextmanager
+def alone_in(run: RunSettings, world: World) -> Iterator[None]:
+    """Have the output folder to oneself; the first process of several has the lock for all of them.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    if run.dry_run or not world.is_first:
+        yield
+        return
+    with locked_folder(run.output_dir, "wait for it, or name another --output_dir"):
+        yield
+
+
 def begin_or_go_on(trainer: Trainer, state: dict[str, Any] | None) -> None:
     """Load the state of the run that goes on, or make the folder of a new one.
 
@@ -510,20 +526,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.run.dry_run:
             world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
             return cli.DONE
-        begin_or_go_on(trainer, state)
-        del state  # gigabytes
+        with alone_in(settings.run, world):
+            begin_or_go_on(trainer, state)
+            del state  # gigabytes
 
-        if settings.recipe.epochs:
-            try:
-                train(trainer)
-            except Stopped:
-                step = trainer.progress.step
-                world.print(f"stopped at step {step}; the same command with --resume goes on", file=sys.stderr)
-                return cli.DONE
-        else:
-            convert(trainer)
-        if settings.run.export_dir:
-            export_best(trainer, settings.run.export_dir)
+            if settings.recipe.epochs:
+                try:
+                    train(trainer)
+                except Stopped:
+                    step = trainer.progress.step
+                    world.print(f"stopped at step {step}; the same command with --resume goes on", file=sys.stderr)
+                    return cli.DONE
+            else:
+                convert(trainer)
+            if settings.run.export_dir:
+                export_best(trainer, settings.run.export_dir)
     return cli.DONE
 
 

@@ -30,7 +30,7 @@ from tagger.formats.vocabulary import ARTIST, CHARACTER, GENERAL, read_categorie
 from tagger.tfrecord import writer
 from tagger.tfrecord.catalog import CATALOG_FILE, Catalog
 from tests.conftest import POSTS, STORED_SIZE
-from tests.helpers import error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
+from tests.helpers import ROOT, error_line, left_out, run_script, tree, write_csv, write_pair, write_txts
 
 RATINGS = ["general,9", "sensitive,9", "questionable,9", "explicit,9"]
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None
     for name, reason in expected.items():
         assert found[name].startswith(reason)
         assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
-    assert "equal another one" in done.stderr and "no_image.txt" in done.stderr
+    assert "1 image equals another one" in done.stderr and "no_image.txt" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
@@ -241,15 +241,56 @@ def test_unusable_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: 
     assert (tmp_path / "tags.csv").read_bytes() == before and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", ["nothing", "an image without txt"])
-def test_folder_without_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
-    image = write_pair(tmp_path / "dataset", "a.png", ["general"])
-    image.with_suffix(".txt").unlink()
-    if content == "nothing":
-        image.unlink()
+def test_a_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dataset").mkdir()
     write_csv(tmp_path / "tags.csv", RATINGS)
     assert run(tmp_path) == 2
-    assert "dataset: no image with a txt" in error_line(capsys.readouterr().err)
+    assert "dataset: no images in it; fetch some pairs" in error_line(capsys.readouterr().err)
+
+
+def test_where_no_pair_is_usable_the_reasons_are_the_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, grey in (("a.png", 1), ("b.png", 2)):
+        write_pair(tmp_path / "dataset", name, [], grey).with_suffix(".txt").write_bytes("长发".encode("gbk"))
+    write_pair(tmp_path / "dataset", "c.png", [], 3).with_suffix(".txt").unlink()
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    assert run(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert "a.txt: not UTF-8" in told and "c.txt: no such file" in told
+    assert "no usable pair among 3 images" in told and "replace_blanks.py converts other encodings" in told
+    assert len((tmp_path / "out" / "skipped.csv").read_text().splitlines()) == 4
+
+
+def test_a_split_without_training_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general", "new_tag"])
+    before = write_csv(tmp_path / "tags.csv", RATINGS).read_bytes()
+    assert run(tmp_path, "--split-ratio", 0) == 2
+    assert "leaves no image for training" in error_line(capsys.readouterr().err)
+    assert (tmp_path / "tags.csv").read_bytes() == before
+
+
+def test_a_folder_that_holds_somebodys_vocabulary_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general", "new_tag"])
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "selected_tags.csv").write_text("mine")
+    assert run(tmp_path) == 2
+    assert "does not look like this script's output; name another --output-path" in error_line(capsys.readouterr().err)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["selected_tags.csv"]
+
+
+@pytest.mark.parametrize("output", [ROOT, ROOT / "README.md"])
+def test_the_toolkits_own_folder_is_no_place_for_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: Path
+) -> None:
+    write_pair(tmp_path / "dataset", "a.png", ["general"])
+    write_csv(tmp_path / "tags.csv", RATINGS)
+    assert run(tmp_path, "--output-path", output, "--overwrite") == 2
+    assert "name another --output-path" in error_line(capsys.readouterr().err)
+    assert not (ROOT / ".plan.sqlite").exists()
 
 
 @pytest.mark.parametrize("flags", [["--split-ratio", "1.5"], ["--img-size", "0"], ["--split-ratio", "most"]])
@@ -260,13 +301,27 @@ def test_wrong_values_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert flags[0] in error_line(capsys.readouterr().err)
 
 
-def test_new_tags_with_blanks_are_warned_of_and_lines_separate_tags(tmp_path: Path) -> None:
-    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
-    write_pair(tmp_path / "dataset", "a.png", ["general\nsolo", "long hair"])
+def test_tags_in_any_spelling_are_what_they_mean(tmp_path: Path) -> None:
+    """Captions that inference wrote with blanks and escapes make no new tags."""
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long_hair,0", "somebody_(series),4", "\\m/,0"])
+    before = csv_path.read_bytes()
+    spelt = ["general\nlong hair", r"somebody \(series\)", "(long hair:1.2)", "\\m/", "((1gril))", "1girl", "solo"]
+    write_pair(tmp_path / "dataset", "a.png", spelt)
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
-    assert done.returncode == 0
-    assert read_vocabulary(csv_path).names[4:] == ("long hair", "solo")
-    assert "'long hair'" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert read_vocabulary(csv_path).names[4:] == ("long_hair", "somebody_(series)", "\\m/", "1girl", "1gril", "solo")
+    assert "2 different tags with the weight of a prompt" in done.stderr
+    assert "tags.before.csv beside it is the version before" in done.stderr
+    assert (tmp_path / "tags.before.csv").read_bytes() == before
+    record = RecordFile(tmp_path / "output-datasets" / TRAIN)[0]
+    assert list(record.labels) == [0, 4, 5, 6, 8, 7, 9]
+
+
+def test_a_tag_that_looks_misspelt_is_named_with_its_uses(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long_hair,0"])
+    write_pair(tmp_path / "dataset", "a.png", ["general", "long_hiar"])
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
+    assert "warning: long_hiar (1 use) is new; is long_hair meant?" in done.stderr
 
 
 # --- tags that get no row -------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tagger.cli import VERSION
-from tagger.crawl.proxies import make_client
+from tagger.crawl.proxies import make_client, proxies_set
 from tagger.files import UserError
 
 # A name of our own: boorus refuse those of HTTP libraries and of browsers.
@@ -214,9 +214,8 @@ class Client:
             except (ValueError, _Transient) as error:
                 problem = str(error)
             self._back_off(attempt, TRIES)
-        raise Unreachable(
-            f"{url}: {problem}, {TRIES} times; run the same command again later, or check {self.names.base_url}"
-        )
+        names = " or ".join([self.names.base_url, *proxies_set()])
+        raise Unreachable(f"{url}: {problem}, {TRIES} times; run the same command again later, or check {names}")
 
     # -- files -------------------------------------------------------------------------------------------------------
 

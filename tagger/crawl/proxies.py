@@ -33,6 +33,11 @@ def make_client(**options: Any) -> httpx.Client:
             raise UserError(_blame(error)) from None
 
 
+def proxies_set() -> list[str]:
+    """The variables that name a proxy, for an error of a server that cannot be reached."""
+    return [name for name, value in os.environ.items() if name.upper() in PROXIES and value]
+
+
 @contextlib.contextmanager
 def _respelt() -> Iterator[None]:
     """The environment in the spellings that httpx takes; as it was afterwards."""

@@ -85,6 +85,7 @@ class Catalog:
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.folder = folder
+        self.others: Counter[str] = Counter()  # files of the folder that are neither images nor txt files, by suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"version": VERSION, "folder": str(folder.resolve())}
         self._database = self._open(path)
@@ -107,8 +108,10 @@ class Catalog:
         try:
             database.execute("BEGIN EXCLUSIVE")
             database.commit()
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             database.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
             raise UnusableOutput(f"{path}: another run is at work here; wait for it") from None
         except sqlite3.DatabaseError:
             pass  # not a database: `_about` finds nothing in it
@@ -126,6 +129,7 @@ class Catalog:
 
     def list_folder(self) -> None:
         """Note what is in the folder, and forget what earlier runs read of files that changed since."""
+        self.others.clear()
         for table in ("listed", "present", "ordered", "unlabelled"):
             self._database.execute(f"DELETE FROM {table}")
         root = self.folder.resolve()
@@ -147,8 +151,9 @@ class Catalog:
         """The number of images in the folder, usable or not."""
         return self._number("SELECT count(*) FROM present")
 
-    @staticmethod
-    def _listed(entries: Iterator[os.DirEntry[str]], root: Path) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
+    def _listed(
+        self, entries: Iterator[os.DirEntry[str]], root: Path
+    ) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
         """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix."""
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
@@ -159,6 +164,7 @@ class Catalog:
             elif suffix.lower() in IMAGE_SUFFIXES:
                 kind = IMAGE_SUFFIXES.index(suffix.lower())
             else:
+                self.others[suffix.lower() or "without a suffix"] += entry.is_file()
                 continue
             stamp, problem = "", None
             try:
@@ -254,7 +260,8 @@ class Catalog:
         pictures like a shuffle. Equal pictures are neighbours. A seed other than 0 gives another such order.
 
         Args:
-            index: label index by tag; other tags are passed over, and pictures that have only such are left out.
+            index: label index by tag as it is written, see labels.Labels; other tags are passed over, and pictures that
+                have only such are left out.
 
         Returns:
             The number of pictures in order.
@@ -271,7 +278,7 @@ class Catalog:
             for name in names:
                 query = "SELECT digest, tags FROM scanned WHERE name = ?"
                 digest, tags = self._database.execute(query, (name,)).fetchone()
-                labels = [index[tag] for tag in tags.split(",") if tag in index]
+                labels = list(dict.fromkeys(index[tag] for tag in tags.split(",") if tag in index))
                 if labels:
                     ordered.append((rank, name, digest, np.array(labels, LABEL_TYPE).tobytes()))
                     rank += 1

@@ -5,17 +5,14 @@ python create_tfrecord.py --dataset-folder ./dataset
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tagger.files import UserError
-from tagger.formats.tag_lists import format_tags, read_tags
+from tagger.formats.tag_lists import format_tags, is_usable, read_tags
 
 MAX_TXT_BYTES = 1 << 20  # Danbooru's longest tag list is below 20 kB
-MAX_TAG_LENGTH = 255  # Danbooru's limit is 170
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Scanned(NamedTuple):
@@ -27,8 +24,8 @@ class Scanned(NamedTuple):
 
 
 def usable_tags(names: Sequence[str]) -> list[str]:
-    """Without those that a CSV or a reader's screen would not survive: control characters, or endless."""
-    return [name for name in names if len(name) <= MAX_TAG_LENGTH and not CONTROL.search(name)]
+    """Without those that a CSV or a reader's screen would not survive, see `is_usable`."""
+    return [name for name in names if is_usable(name)]
 
 
 def scan_pairs(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[Scanned | str]:

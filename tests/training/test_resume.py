@@ -156,7 +156,7 @@ def test_an_error_ends_the_decoding_processes_too(records: Path, tmp_path: Path)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 1 and "unforeseen" in err
+    assert process.returncode == 70 and "unforeseen" in err
 
 
 def test_processes_that_find_different_states_are_refused(records: Path, undisturbed: Path, tmp_path: Path) -> None:
