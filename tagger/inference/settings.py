@@ -11,6 +11,9 @@ from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
 from tagger.inference.predictor import PredictorSettings
 
+# What is done with the prompt that a file carries: nothing; told before the model's answer; told instead of it.
+EMBEDDED = ("off", "first", "only")
+
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -93,6 +96,7 @@ class Settings:
     """All that a run is asked for, by whom it concerns.
 
     Attributes:
+        embedded: one of EMBEDDED.
         pool: one answer for all images.
         use_cache: take and keep logits.
     """
@@ -104,5 +108,6 @@ class Settings:
     output: OutputSettings
     captions: CaptionSettings
     artists: ArtistSettings
+    embedded: str
     pool: bool
     use_cache: bool

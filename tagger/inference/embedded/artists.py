@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tagger.formats.tag_lists import MAX_TAG_LENGTH, unescaped
+from tagger.formats.tag_lists import MAX_TAG_LENGTH, is_usable, unescaped
 from tagger.inference.embedded.grammar import Segment, segments
 
 # Tags about artists, some of which vocabularies file under artists.
@@ -28,6 +28,7 @@ SENTENCE_END = re.compile(r"\.\s(?=\s{0,8}[A-Z])")
 WEIGHT_OF_OTHERS = re.compile(r":\s*[+-]?\d{0,4}\.?\d{1,4}\s*\)*\s*$")  # `(artist:x:1.2)` where it has no meaning
 WILDCARD = re.compile(r"\s*__.*__\s*")
 MAX_NAME = 2 * MAX_TAG_LENGTH  # characters, with all that a prompt puts around it
+MAX_WORDS = 6  # of a tag that the vocabulary does not have; more are a sentence
 OUTSIDE = " \t\n\"'“”‘’`{}"  # what may stand around a name and is no part of it
 
 
@@ -54,11 +55,10 @@ class Lookup:
     def tag(self, name: str) -> str:
         r"""A name as Danbooru has it: `Hoshi \(circle nine\)` is `hoshi_(circle_nine)`."""
         tag = plain_tag(name)
-        if tag in self.artists or tag in self.others:
-            return tag
         spaced = re.sub(r"(?<=[^_(])\(", "_(", tag)  # `name(circle)`
-        if spaced in self.artists or spaced in self.others:
-            return spaced
+        for spelling in (name.strip(), tag, spaced):
+            if spelling in self.artists or spelling in self.others:
+                return spelling
         return self.aliases.get(tag, tag)
 
 
@@ -113,6 +113,37 @@ def artists_of(segment: Segment, lookup: Lookup) -> Iterator[Artist]:
             continue
         letter = place + len(name) - len(name.lstrip(OUTSIDE + "("))
         yield Artist(tag, round(segment.weight_at(letter), 4), by_prefix, lookup.is_artist(tag))
+
+
+def find_tags(prompts: Iterable[str], dialect: str, lookup: Lookup) -> tuple[list[str], int]:
+    """The tags of some prompts in their order, and how many pieces read as sentences and are no tags.
+
+    Artists are among them, without what is not wanted, and tags that the vocabulary does not have.
+
+    Args:
+        dialect: a key of grammar.DIALECTS.
+    """
+    tags: dict[str, None] = {}
+    sentences = 0
+    for prompt in prompts:
+        for segment in segments(prompt, dialect):
+            if artists := list(artists_of(segment, lookup)):
+                tags.update((artist.tag, None) for artist in artists if artist.weight > 0)
+                continue
+            text = segment.text.strip()
+            if WILDCARD.fullmatch(text) or segment.weight_at(0) <= 0:
+                continue
+            tag = lookup.tag(text) if len(text) <= MAX_NAME else ""
+            words = len(text.split())
+            if tag in lookup.others or tag in lookup.artists or (tag and words <= 2):
+                is_tag = True
+            else:
+                is_tag = words <= MAX_WORDS and not text.endswith((".", "!", "?"))
+            if is_tag and is_usable(tag):
+                tags[tag] = None
+            else:
+                sentences += not is_tag
+    return list(tags), sentences
 
 
 def _name(text: str) -> str:
