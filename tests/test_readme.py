@@ -102,6 +102,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         server.shutdown()
     assert ran >= 10
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        ".tagger.lock",
         "config.json",
         "curves.png",
         "eva02_tiny_best.pth",

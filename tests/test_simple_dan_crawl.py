@@ -879,4 +879,5 @@ def test_interrupted_by_the_keyboard_it_says_how_to_go_on(booru: SampleBooru, tm
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "goes on" in err and "Traceback" not in err
-    assert f"{len(pairs(tmp_path))} pairs" in out
+    count = len(pairs(tmp_path))
+    assert f"{count} pair{'s' if count != 1 else ''}," in out

@@ -104,7 +104,7 @@ def rehearsal(shallow: None, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
 def test_a_checkpoint_folder_is_complete(checkpoint: Path) -> None:
     needed = ["config.json", "eva02_tiny_best.pth", "eva02_tiny_epoch_1.pth", "selected_tags.csv"]
     measured = ["curves.png", "metrics.csv", "tag_metrics.csv", "threshold.json"]
-    assert tree(checkpoint) == sorted([*needed, *measured, "resume_00000000.pt", "resume_00000003.pt"])
+    assert tree(checkpoint) == sorted([".tagger.lock", *needed, *measured, "resume_00000000.pt", "resume_00000003.pt"])
 
 
 def test_checkpoints_are_plain_state_dicts_that_infer(checkpoint: Path, records: Path) -> None:
@@ -124,7 +124,7 @@ def test_inference_has_all_it_needs_before_the_first_epoch(records: Path, tmp_pa
     seen: list[list[str]] = []
     rehearsal.during = lambda _: seen.append(tree(tmp_path / "out"))
     assert train(records, tmp_path / "out") == 0
-    assert seen == [["config.json", "resume_00000000.pt", "selected_tags.csv"]]
+    assert seen == [[".tagger.lock", "config.json", "resume_00000000.pt", "selected_tags.csv"]]
 
 
 @pytest.mark.usefixtures("shallow")

@@ -81,10 +81,10 @@ def test_a_cluster_that_served_another_version_works_with_this_one(tmp_path: Pat
     runs = (("other", other, True), ("this", "create_tfrecord.py", True), ("local", "create_tfrecord.py", False))
     for name, script, on_cluster in runs:
         csv_path = write_csv(tmp_path / f"{name}.csv", ["general,9"])
-        flags = ["--tags-csv", csv_path, "--output-path", name, "--img-size", 28, "--num-shards", 2]
+        flags = ["--tags-csv", csv_path, "--output-path", f"records-{name}", "--img-size", 28, "--num-shards", 2]
         done = run_script(str(script), *flags, *(["--dask", scheduler] if on_cluster else []), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        written[name] = [path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.tfrecord"))]
+        written[name] = [path.read_bytes() for path in sorted((tmp_path / f"records-{name}").glob("*/*.tfrecord"))]
     assert written["other"] != written["local"]  # the other version was at work
     assert written["this"] == written["local"]
 
