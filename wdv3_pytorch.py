@@ -649,7 +649,7 @@ def write_prompts(
         open_report(images, no_tags, default_thresholds(), style, settings) as report,
         open_output(settings.output.file) as file,
     ):
-        writer = open_writer(file, PROMPT_COLUMNS, images, settings)
+        writer = open_writer(file, ("image", *PROMPT_COLUMNS), images, settings)
         for path, answer in prompt_answers(images, prompts, style, settings):
             counts.total += 1
             if isinstance(answer, UserError):

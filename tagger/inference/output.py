@@ -19,7 +19,7 @@ from tagger.inference.selection import Tagging
 if TYPE_CHECKING:  # few runs ask for prompts
     from tagger.inference.embedded.answer import PromptAnswer
 
-CSV_COLUMNS = ("rating", "caption", "tags", *GROUPS, "artist_string")
+CSV_COLUMNS = ("image", "rating", "caption", "tags", *GROUPS, "artist_string")
 PROMPT_COLUMNS = (
     *("prompt", "negative_prompt", "character_prompts", "generator", "prompt_source"),
     *("artists_in_prompt", "artists_unwanted", "prompt_artist_string"),
@@ -119,7 +119,7 @@ class Writer:
     Args:
         file: open for writing text.
         titles: whether each image's name stands above its answer, in a format that has no other place for it.
-        columns: of a CSV, in the order of an answer's cells, behind the image's name.
+        columns: of a CSV: the image's name, and an answer's cells.
 
     Attributes:
         beginning: matches where a file begins that has this format.
@@ -201,10 +201,10 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image."""
 
-    beginning = re.compile(f"image,({','.join(CSV_COLUMNS)}|{','.join(PROMPT_COLUMNS)})[,\n]")
+    beginning = re.compile(f"({','.join(CSV_COLUMNS)}|image,{','.join(PROMPT_COLUMNS)})[,\n]")
 
     def head(self) -> str:
-        return csv_text([("image", *self.columns)])
+        return csv_text([self.columns])
 
     def body(self, answer: Tellable) -> str:
         return csv_text([[answer.image, *answer.cells()]])

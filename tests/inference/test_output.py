@@ -46,9 +46,9 @@ def test_the_example_of_the_readme() -> None:
 
 def test_an_artist_string_is_a_line() -> None:
     some, none = (answer_of(EXAMPLE, {"artist_threshold": level}, "nai") for level in (0.5, 0.9))
-    assert written("text", some).splitlines()[-1] == "Artist string: 1.35::artist:artist name 1::"
+    assert written("text", some).splitlines()[-1] == "Artist string: 1.35::artist:artist name 1 ::"
     assert written("text", none).splitlines()[-1] == "Artist string: no artist above the threshold"
-    assert some.record()["artist_string"] == "1.35::artist:artist name 1::" and none.record()["artist_string"] == ""
+    assert some.record()["artist_string"] == "1.35::artist:artist name 1 ::" and none.record()["artist_string"] == ""
 
 
 def test_json_of_any_number_of_answers() -> None:

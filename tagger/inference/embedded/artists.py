@@ -131,7 +131,7 @@ def find_tags(prompts: Iterable[str], dialect: str, lookup: Lookup) -> tuple[lis
                 tags.update((artist.tag, None) for artist in artists if artist.weight > 0)
                 continue
             text = segment.text.strip()
-            if WILDCARD.fullmatch(text) or segment.weight_at(0) <= 0:
+            if WILDCARD.fullmatch(text) or segment.weight <= 0:
                 continue
             tag = lookup.tag(text) if len(text) <= MAX_NAME else ""
             words = len(text.split())

@@ -60,6 +60,11 @@ class Segment:
     def text(self) -> str:
         return "".join(piece.text for piece in self.pieces)
 
+    @property
+    def weight(self) -> float:
+        """The weight of its first letter."""
+        return self.weight_at(len(self.text) - len(self.text.lstrip()))
+
     def weight_at(self, place: int) -> float:
         """The weight of the letter at a place of the text."""
         for piece in self.pieces:
