@@ -8,10 +8,12 @@ turn. The format is the one of ashen-sensored/sd_webui_stealth_pnginfo. Pillow d
 20 ms a megapixel; it is for files whose containers hold nothing.
 """
 
+import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tagger.inference.embedded.containers import MAX_TEXT, Texts, inflate
+from tagger.inference.embedded.containers import MAX_TEXT, PNG_SIGNATURE, Texts, inflate
 from tagger.inference.embedded.exif import decode
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ HEADER_BITS = 8 * SIGNATURE_BYTES + LENGTH_BITS
 ALPHA = {b"stealth_pnginfo": False, b"stealth_pngcomp": True}
 COLOURS = {b"stealth_rgbinfo": False, b"stealth_rgbcomp": True}
 GZIP = 31  # zlib's wbits
+PIXEL_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 PILLOW_FORMATS = ("PNG", "WEBP")
 
 
@@ -53,12 +56,29 @@ def _pixels(path: Path | str) -> "np.ndarray[Any, Any] | None":
 
     images.set_up_pillow()
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as picture:
+        with Image.open(_without_texts(path) or path, formats=PILLOW_FORMATS) as picture:
             if picture.mode not in ("RGB", "RGBA") or picture.width * picture.height > images.MAX_PIXELS:
                 return None
             return np.asarray(picture)
     except Exception:  # a decoder fed with damaged data may raise anything, and what it cannot read hides nothing
         return None
+
+
+def _without_texts(path: Path | str) -> io.BytesIO | None:
+    """A PNG's pixels alone, for Pillow would read all texts, however long they are; None for another file."""
+    with open(path, "rb") as file:
+        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+            return None
+        kept = io.BytesIO(PNG_SIGNATURE)
+        kept.seek(0, io.SEEK_END)
+        while len(header := file.read(8)) == 8:
+            length, kind = int.from_bytes(header[:4], "big"), header[4:]
+            if kind in PIXEL_CHUNKS:
+                kept.write(header + file.read(length + 4))
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
+    kept.seek(0)
+    return kept
 
 
 def _payload(plane: "np.ndarray[Any, Any]", signatures: dict[bytes, bool], texts: Texts) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from tagger.inference.embedded.prompt import Prompt
 
 NEGATIVE = "Negative prompt:"
 # `key: value`; a value with commas in it is a JSON string.
-SETTING = re.compile(r'\s*(\w[\w /-]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,"]*)(?:,|$)')
+SETTING = re.compile(r'\s*(\w[\w /-]{0,60}):\s*("(?:\\.|[^\\"])*+"|[^,"]*+)(?:,|$)')
 MIN_SETTINGS = 3  # a last line with fewer of them belongs to the prompt
 MAX_ADDED = 50  # lines below the settings
 

@@ -34,7 +34,7 @@ def read_fooocus(fields: Fields) -> Prompt | None:
     scheme = fields.text("fooocus_scheme") or fields.text("MakerNote")
     for key in COMMENTS:
         content = fields.object(key)
-        if scheme == "fooocus" or content.get("metadata_scheme") == "fooocus" or "full_prompt" in content:
+        if (content and "fooocus" in (scheme, content.get("metadata_scheme"))) or "full_prompt" in content:
             return _prompt("fooocus", "sd", key, content, "prompt", "negative_prompt")
         if _text(content.get("software")) == "RuinedFooocus":
             return _prompt("fooocus", "sd", key, content, "Prompt", "Negative")
@@ -56,7 +56,7 @@ def read_invokeai(fields: Fields) -> Prompt | None:
         if isinstance(prompts, list):  # [{prompt, weight}]
             prompts = ", ".join(_text(each.get("prompt")) for each in prompts if isinstance(each, dict))
         return _bracketed("sd-metadata", _text(prompts))
-    if match := re.match(r'\s*"((?:\\.|[^\\"])*)"', fields.text("Dream")):
+    if match := re.match(r'\s*+"((?:\\.|[^\\"])*+)"', fields.text("Dream")):
         return _bracketed("Dream", match[1].replace('\\"', '"'))
     return None
 

@@ -138,18 +138,36 @@ def test_a_prompt_that_says_nothing_gives_way_to_the_graph(tmp_path: Path) -> No
     assert (alone.generator, alone.prompt, alone.wanted) == ("a1111", "", {})
 
 
+BAD = "bad, artist:never wanted"  # the negative prompt of `graph`
+
 # --- ComfyUI --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "positive", "negative"),
     [
-        (graph("a"), "a", "bad, artist:never wanted"),
-        (graph(["8", 0], n8=node("String Literal", string="a")), "a", "bad, artist:never wanted"),
-        (graph(["8", 0], n8=node("StringConcatenate", string_a="a", string_b=["9", 0], delimiter=", "), n9=node("PrimitiveString", value="b")), "a, b", "bad, artist:never wanted"),
-        (graph(["8", 0], n8=node("ImpactWildcardProcessor", wildcard_text="__x__", populated_text="a")), "a", "bad, artist:never wanted"),
-        (graph(["8", 0], n8=node("ShowText|pysssss", text=["9", 0], text_0="a"), n9=node("OllamaGenerate", prompt="describe")), "a", "bad, artist:never wanted"),
-        (graph(["8", 0], n8=node("ComfySwitchNode", switch=False, on_true="x", on_false="a")), "a", "bad, artist:never wanted"),
+        (graph("a"), "a", BAD),
+        (graph(["8", 0], n8=node("String Literal", string="a")), "a", BAD),
+        (
+            graph(
+                ["8", 0],
+                n8=node("StringConcatenate", string_a="a", string_b=["9", 0], delimiter=", "),
+                n9=node("PrimitiveString", value="b"),
+            ),
+            "a, b",
+            BAD,
+        ),
+        (graph(["8", 0], n8=node("ImpactWildcardProcessor", wildcard_text="__x__", populated_text="a")), "a", BAD),
+        (
+            graph(
+                ["8", 0],
+                n8=node("ShowText|pysssss", text=["9", 0], text_0="a"),
+                n9=node("OllamaGenerate", prompt="describe"),
+            ),
+            "a",
+            BAD,
+        ),
+        (graph(["8", 0], n8=node("ComfySwitchNode", switch=False, on_true="x", on_false="a")), "a", BAD),
         (
             {
                 "1": node("KSamplerAdvanced", positive=["2", 0], negative=["2", 1]),
@@ -172,10 +190,21 @@ def test_a_prompt_that_says_nothing_gives_way_to_the_graph(tmp_path: Path) -> No
             "a",
             "",
         ),
-        ({"1": node("KSampler (Efficient)", positive=["2", 1], negative=["2", 2]), "2": node("Efficient Loader", positive="a", negative="b")}, "a", "b"),
-        ({"1": node("easy kSampler", pipe=["2", 0]), "2": node("easy fullLoader", positive="a", negative="b")}, "a", "b"),
+        (
+            {
+                "1": node("KSampler (Efficient)", positive=["2", 1], negative=["2", 2]),
+                "2": node("Efficient Loader", positive="a", negative="b"),
+            },
+            "a",
+            "b",
+        ),
+        (
+            {"1": node("easy kSampler", pipe=["2", 0]), "2": node("easy fullLoader", positive="a", negative="b")},
+            "a",
+            "b",
+        ),
     ],
-)  # fmt: skip
+)
 def test_prompts_of_graphs(content: Any, positive: str, negative: str, tmp_path: Path) -> None:
     found = read(tmp_path, comfy_png(content))
     assert (found.generator, found.prompt, found.negative_prompt) == ("comfyui", positive, negative)
@@ -233,21 +262,38 @@ def as_json(**members: Any) -> str:
 XMP = '<exif:UserComment><rdf:Alt><rdf:li xml:lang="x-default">{}</rdf:li></rdf:Alt></exif:UserComment>'
 SWARM = as_json(sui_image_params={"prompt": PROMPT, "negativeprompt": "bad"})
 WRITTEN = {
-    "swarmui": [png(("tEXt", "parameters", SWARM)), jpeg(user_comment(SWARM, "utf-16-le", order="<")), jpeg(exif({0x0110: SWARM.encode()}))],
+    "swarmui": [
+        png(("tEXt", "parameters", SWARM)),
+        jpeg(user_comment(SWARM, "utf-16-le", order="<")),
+        jpeg(exif({0x0110: SWARM.encode()})),
+    ],
     "fooocus": [
-        png(("tEXt", "parameters", as_json(prompt=PROMPT, negative_prompt="bad")), ("tEXt", "fooocus_scheme", "fooocus")),
-        jpeg(exif({}, ">", {0x9286: b"ASCII\0\0\0" + as_json(prompt=PROMPT, negative_prompt="bad").encode(), 0x927C: b"fooocus"})),
+        png(
+            ("tEXt", "parameters", as_json(prompt=PROMPT, negative_prompt="bad")), ("tEXt", "fooocus_scheme", "fooocus")
+        ),
+        jpeg(
+            exif(
+                {},
+                ">",
+                {0x9286: b"ASCII\0\0\0" + as_json(prompt=PROMPT, negative_prompt="bad").encode(), 0x927C: b"fooocus"},
+            )
+        ),
         png(("tEXt", "parameters", as_json(Prompt=PROMPT, Negative="bad", software="RuinedFooocus"))),
     ],
     "civitai": [jpeg(user_comment(as_json(extraMetadata=as_json(prompt=PROMPT, negativePrompt="bad"))))],
     "tensorart": [png(("tEXt", "generation_data", as_json(prompt=PROMPT, negativePrompt="bad") + "\0"))],
     "drawthings": [png(("iTXt", "XML:com.adobe.xmp", XMP.format(as_json(c=PROMPT, uc="bad").replace('"', "&quot;"))))],
     "easydiffusion": [
-        png(*(("tEXt", key, text) for key, text in {"prompt": PROMPT, "negative_prompt": "bad", "use_stable_diffusion_model": "x"}.items())),
+        png(
+            *(
+                ("tEXt", key, text)
+                for key, text in {"prompt": PROMPT, "negative_prompt": "bad", "use_stable_diffusion_model": "x"}.items()
+            )
+        ),
         jpeg(user_comment(as_json(prompt=PROMPT, negative_prompt="bad", use_stable_diffusion_model="x"))),
     ],
     None: [png(("tEXt", "parameters", as_json(prompt=PROMPT, negative_prompt="bad")))],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

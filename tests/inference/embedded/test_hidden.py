@@ -38,7 +38,7 @@ def test_novelais_metadata_and_comfyuis_graph_are_hidden_as_json(tmp_path: Path)
     assert (embedded.generator, embedded.source) == ("novelai", "stealth_pngcomp")
     assert embedded.wanted == {"mori": 1.2, "sabi": 0.8}
     graph = {"1": {"class_type": "KSampler", "inputs": {"positive": ["2", 0]}}}
-    graph["2"] = {"class_type": "CLIPTextEncode", "inputs": {"text": "(artist:mori:1.3)"}}  # type: ignore[dict-item]
+    graph["2"] = {"class_type": "CLIPTextEncode", "inputs": {"text": "(artist:mori:1.3)"}}
     path = saved(tmp_path, encoded("PNG", hidden(json.dumps({"prompt": graph, "workflow": {}}))))
     assert read_embedded(path, Lookup()).wanted == {"mori": 1.3}
 
