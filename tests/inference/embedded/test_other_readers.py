@@ -99,7 +99,7 @@ def fooocus() -> str:
 
 def test_sd_parsers_agrees(tmp_path: Path) -> None:
     infotext = INFOTEXT.replace("(artist:aoi kumo:1.2)", "(artist:mori:1.2)")
-    invokeai = {"positive_prompt": PROMPT, "negative_prompt": "bad", "model": {"name": "x"}, "app_version": "3.0"}
+    invokeai = {"positive_prompt": PROMPT, "negative_prompt": "bad", "model": {"model_name": "x"}}
     files = {
         "a1111": ("a.png", png(("tEXt", "parameters", infotext))),
         "a1111 ": ("a.jpg", jpeg(user_comment(infotext))),
@@ -110,7 +110,10 @@ def test_sd_parsers_agrees(tmp_path: Path) -> None:
             png(("tEXt", "prompt", json.dumps(full_graph())), ("tEXt", "workflow", json.dumps(WORKFLOW))),
         ),
         "fooocus": ("e.png", png(("tEXt", "parameters", fooocus()), ("tEXt", "fooocus_scheme", "fooocus"))),
-        "invokeai": ("f.png", png(("tEXt", "invokeai_metadata", json.dumps(invokeai | {"seed": 1, "steps": 2})))),
+        "invokeai": (
+            "f.png",
+            png(("tEXt", "invokeai_metadata", json.dumps(invokeai | {"scheduler": "euler", "seed": 1, "steps": 2}))),
+        ),
     }
     paths = [saved(tmp_path, data, name) for name, data in files.values()]
     for generator, path, found in zip(files, paths, ask("sd_parsers", paths), strict=True):
