@@ -6,9 +6,15 @@ Makes --count pictures of noise with a NovelAI prompt in a temporary folder, and
 --rounds, in turn:
 
   script    the whole command, from its start to its end, with a vocabulary of 10,000 tags
-  reader    read_embedded alone: texts, grammar, artists
+  reader    read_embedded alone: texts, grammar, artists of a prompt of 64 tags
+  texts     read_containers alone: the texts, also those behind the pixels, which Pillow finds only by decoding them
   Pillow    Image.open and its `info`, as most readers of prompts do; no grammar
   hidden    read_embedded on pictures without a text, whose pixels are decoded to look for a hidden one
+
+On two cores of a Xeon, Python 3.11, Pillow 13, other work beside it:
+
+  script 808, reader 940, texts 10,154, Pillow 28,413, hidden 291 files/s: the texts take 2.8 times as long as Pillow,
+  and of an answer the grammar of 64 tags takes nine tenths
 """
 
 import argparse
@@ -27,6 +33,7 @@ from PIL import Image, PngImagePlugin
 from tagger.formats.vocabulary import read_vocabulary
 from tagger.inference.embedded.answer import make_lookup
 from tagger.inference.embedded.artists import Lookup
+from tagger.inference.embedded.containers import read_containers
 from tagger.inference.embedded.reading import read_embedded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +67,11 @@ def read_with_pillow(paths: Sequence[Path]) -> None:
     for path in paths:
         with Image.open(path) as image:
             assert image.info["Software"] == "NovelAI"
+
+
+def read_texts(paths: Sequence[Path]) -> None:
+    for path in paths:
+        assert read_containers(path).fields["png"]["Software"] == "NovelAI"
 
 
 def read_here(paths: Sequence[Path], lookup: Lookup, artists: int) -> None:
@@ -97,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         contenders: dict[str, tuple[int, Callable[[], None]]] = {
             "script": (len(paths), lambda: run_script(prompts)),
             "reader": (len(paths), lambda: read_here(paths, lookup, artists=2)),
+            "texts": (len(paths), lambda: read_texts(paths)),
             "Pillow": (len(paths), lambda: read_with_pillow(paths)),
             "hidden": (len(without), lambda: read_here(without, lookup, artists=0)),
         }
