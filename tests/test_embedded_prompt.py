@@ -19,7 +19,7 @@ from tests.helpers import ROOT, error_line, lines_of, write_csv
 from tests.inference.embedded.files import INFOTEXT, SETTINGS, encoded, hidden, novelai_png, png, saved
 
 NAI = "1girl, 1.2::artist:aoi kumo ::, mori, -1::artist:grau::, A girl stands under a tree all day."
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "prompt": None,
     "negative_prompt": None,
     "character_prompts": [],
