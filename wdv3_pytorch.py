@@ -4,6 +4,7 @@
     python wdv3_pytorch.py --image_file ./pictures --model_path checkpoints --write_captions
     python wdv3_pytorch.py --image_file a.png b.png --model_path checkpoints --artist_string nai --pool
     python wdv3_pytorch.py --image_file a.png --model_repo SmilingWolf/wd-eva02-large-tagger-v3
+    python wdv3_pytorch.py --image_file a.png --embedded_prompt only
 
 Edit threshold.json and run it again: the probabilities come from a cache. Public taggers are known by their files, and
 shown the pixels that they want; --describe tells of them. Results go to stdout, everything else to stderr.
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from tagger.device import DEVICES, GRAPH_DEVICES
 from tagger.files import Busy, UserError, check_output, replacing
@@ -39,7 +40,7 @@ from tagger.formats.thresholds import (
     groups_of,
     read_thresholds,
 )
-from tagger.formats.vocabulary import ARTIST
+from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.inference import image_files, predictor, taggers
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
 from tagger.inference.cache import PredictionCache, default_path
@@ -54,10 +55,11 @@ from tagger.inference.captions import (
 )
 from tagger.inference.distributed import process_group, split
 from tagger.inference.engines.protocol import PRECISIONS, EngineHints, EngineSettings
-from tagger.inference.output import FORMATS, Answer, is_answers, make_answer
+from tagger.inference.output import FORMATS, PROMPT_COLUMNS, Answer, Writer, csv_columns, is_answers, make_answer
 from tagger.inference.predictor import Result, pooled
 from tagger.inference.selection import SelectionRule, select
 from tagger.inference.settings import (
+    EMBEDDED,
     CaptionSettings,
     ImageSettings,
     ModelSettings,
@@ -71,8 +73,10 @@ if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
     from torch import nn
 
     from tagger.inference import report
+    from tagger.inference.embedded.answer import PromptAnswer, Prompts
 
 Cache = PredictionCache | None
+Said = TypeVar("Said", "Answer", "PromptAnswer")  # what has a caption
 SHIPPED_THRESHOLDS = Path(__file__).with_name(THRESHOLDS_FILE)
 SHORT_FLAGS = {"general_threshold": "gen_threshold", "character_threshold": "char_threshold"}  # others are their keys
 MODEL_HINTS = Hints(
@@ -211,6 +215,12 @@ def add_artist_arguments(parser: cli.ArgumentParser) -> None:
     artists.add_argument(
         "--weight_range", type=weight_range, default=(0.5, 1.5), metavar="LOW,HIGH", help="(default: 0.5,1.5)"
     )
+    artists.add_argument(
+        "--embedded_prompt",
+        choices=EMBEDDED,
+        help="the prompt that an image generator left in the file. first: its artists before the model's; only: without"
+        " a model (default: first with --artist_string, else off)",
+    )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
 
 
@@ -228,7 +238,14 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
     only_artists = arguments.artist_model and not (arguments.model_path or arguments.model_repo)
     if arguments.model_path and arguments.model_repo:
         parser.error("name a model with --model_path or with --model_repo, not with both")
-    if not (arguments.model_path or arguments.model_repo or only_artists):
+    if arguments.embedded_prompt == "only":
+        if arguments.model_repo or arguments.artist_model or arguments.export_onnx or arguments.describe:
+            parser.error("--embedded_prompt only asks no model; leave the flags out that name, describe or export one")
+        if arguments.tag_order != "category":
+            parser.error(
+                "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
+            )
+    elif not (arguments.model_path or arguments.model_repo or only_artists):
         parser.error("name a model with --model_path, or with --model_repo")
     if only_artists and not (arguments.artist_string or arguments.describe):
         parser.error("--artist_model alone answers with --artist_string; name a model with --model_path for the rest")
@@ -290,6 +307,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
             arguments.artist_string, arguments.top_artists, arguments.artist_weights, arguments.weight_range
         ),
         describe=arguments.describe,
+        embedded=arguments.embedded_prompt or ("first" if arguments.artist_string else "off"),
         pool=arguments.pool,
         use_cache=not arguments.no_cache,
     )
@@ -483,15 +501,23 @@ def outputs(settings: OutputSettings, images: int) -> Iterator[tuple[str, Path, 
         yield "--export_onnx", settings.onnx, onnx_export.is_export
 
 
-def check_outputs(settings: Settings, tagger: Tagger, images: Sequence[Path]) -> None:
+def files_read(tagger: Tagger) -> list[Path]:
+    """All files of the models that may be read."""
+    weights = [model.weights for model in tagger.models]
+    return [*tagger.files, *(path.with_name(name) for path in weights for name in (THRESHOLDS_FILE, TAG_METRICS_FILE))]
+
+
+def check_outputs(settings: Settings, model: Sequence[Path], images: Sequence[Path]) -> None:
     """Refuse, before the first work, outputs that cannot be written, harm somebody's file, or meet each other.
+
+    Args:
+        model: files of the model that are read.
+        images: so are these.
 
     Raises:
         UserError: the first of them.
     """
-    weights = [model.weights for model in tagger.models]
-    beside_weights = [path.with_name(name) for path in weights for name in (THRESHOLDS_FILE, TAG_METRICS_FILE)]
-    inputs = [*images, *tagger.files, *beside_weights, Path(THRESHOLDS_FILE)]
+    inputs = [*images, *model, Path(THRESHOLDS_FILE)]
     inputs += [settings.thresholds.file] if settings.thresholds.file else []
     captions = images if settings.captions.writes else ()
     written = {os.path.realpath(caption_path(path)): "a caption" for path in captions}
@@ -528,6 +554,8 @@ def write_answers(
 ) -> Counts:
     """Print the answer of each image, and write its caption and the report where they are asked for.
 
+    What the file itself says comes first where that is asked for.
+
     Args:
         images: all of them; several have titles.
     """
@@ -535,12 +563,12 @@ def write_answers(
     reader = TagReader(rows)
     style = settings.captions.style.read_by(reader)
     captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
-    with open_report(images, tagger, rule, style, settings) as report, open_output(output.file) as file:
-        titles = len(images) > 1 and not settings.pool
-        groups = groups_of(tagger.vocabulary)
-        writer = FORMATS[output.format](file, titles, groups) if output.prints else None
+    with open_report(images, tagger.vocabulary, rule, style, settings) as report, open_output(output.file) as file:
+        columns = csv_columns(groups_of(tagger.vocabulary), with_prompts=prompts is not None)
+        writer = open_writer(file, columns, images, settings)
         for path, logits in results:
             counts.total += 1
             if isinstance(logits, UserError):
@@ -550,26 +578,41 @@ def write_answers(
                 continue
             probabilities = tagger.probabilities(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
-            answer: Answer | None = make_answer(tagging, rows, style, settings.artists)
+            prompt = prompt_beside(path, images, prompts, settings) if prompts else None
+            answer: Answer | None = replace(make_answer(tagging, rows, style, settings.artists), prompt=prompt)
             if answer and settings.captions.write:
                 answer = with_caption(answer, path, captions, counts)
             if answer and writer:
                 writer.add(answer)
             if report:
-                report.add(path, probabilities)
+                report.add(path, probabilities, prompt)
         if writer:
             writer.end()
     if settings.captions.write:
         cli.warn(captions.summary())
+    tell_of_report(report)
+    return counts
+
+
+def open_writer(file: IO[str], columns: Sequence[str], images: Sequence[Path], settings: Settings) -> Writer | None:
+    """What writes the answers to a file; None where nothing is printed. Several images have titles."""
+    if not settings.output.prints:
+        return None
+    return FORMATS[settings.output.format](file, len(images) > 1 and not settings.pool, columns)
+
+
+def tell_of_report(report: "report.Report | None") -> None:
+    """Say where a report is, if one was written."""
     if report and report.count:
         pages = len(report.pages)
         further = f", and {cli.counted(pages - 1, 'page')} beside it" if pages > 1 else ""
         cli.warn(f"{report.pages[0]}: open it in a browser{further}")
-    return counts
 
 
-def with_caption(answer: Answer, image: Path, captions: CaptionFiles, counts: Counts) -> Answer | None:
+def with_caption(answer: Said, image: Path, captions: CaptionFiles, counts: Counts) -> Said | None:
     """Write the caption of an image. In a dry run: the answer with its txt's whole text, None where the txt stays."""
+    if answer.caption is None:  # there is no prompt that could be one
+        return answer
     try:
         text = captions.put(image, answer.caption)
     except Busy:
@@ -591,14 +634,14 @@ def open_output(path: Path | None) -> contextlib.AbstractContextManager[IO[str]]
 
 
 def open_report(
-    images: Sequence[Path], tagger: Tagger, rule: SelectionRule, style: Style, settings: Settings
+    images: Sequence[Path], vocabulary: Vocabulary, rule: SelectionRule, style: Style, settings: Settings
 ) -> contextlib.AbstractContextManager["report.Report | None"]:
     """The report to be written, or None."""
     if settings.output.report is None:
         return contextlib.nullcontext()
     from tagger.inference import report
 
-    return report.writing(settings.output.report, images, rule, tagger.vocabulary, style, settings.artists)
+    return report.writing(settings.output.report, images, rule, vocabulary, style, settings.artists)
 
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
@@ -621,6 +664,121 @@ def open_cache(wanted: bool) -> contextlib.AbstractContextManager[Cache]:
         cli.warn("you have no home folder, so nothing is kept for the next run; set XDG_CACHE_HOME to keep it")
         return contextlib.nullcontext()
     return contextlib.closing(PredictionCache(path))
+
+
+# --- prompts in the files -------------------------------------------------------------------------------------------
+
+
+def open_prompts(settings: Settings, vocabulary: Vocabulary | None, tags_csv: Path | None) -> "Prompts | None":
+    """What reads the prompts of files, or None where that is not asked for.
+
+    Args:
+        vocabulary: to look names up, with the path that it was read from; None where there is none.
+    """
+    if settings.embedded == "off":
+        return None
+    from tagger.inference.embedded.answer import Prompts, make_lookup  # late: few runs need it
+
+    return Prompts(make_lookup(vocabulary, tags_csv), settings.artists, cli.warn)
+
+
+def prompt_beside(path: Path, images: Sequence[Path], prompts: "Prompts", settings: Settings) -> "PromptAnswer | None":
+    """What an image's own prompt says beside the model, or those of all images where their answer is one."""
+    try:
+        return prompts.together(images, str(path)) if settings.pool else prompts.answer(path)
+    except UserError as error:  # the model has seen it, so it has vanished since
+        cli.warn(f"warning: {error}")
+        return None
+
+
+def vocabulary_for_prompts(settings: ModelSettings) -> tuple[Vocabulary | None, Path | None]:
+    """The vocabulary that tells artists from other tags where no model is asked, and its path.
+
+    It is the one that was named, that of the model that was named, or ./selected_tags.csv if there is one.
+
+    Raises:
+        UserError: the CSV that was named is missing, or one is unusable.
+    """
+    path = settings.tags_csv
+    if path is None and settings.path:
+        path = (settings.path if settings.path.is_dir() else settings.path.parent) / VOCABULARY_FILE
+    if path is None:
+        path = Path(VOCABULARY_FILE)
+        if not path.exists():
+            cli.warn(f"no ./{path}: only artists with a prefix are known; name a vocabulary with --tags_csv")
+            return None, None
+    vocabulary = read_vocabulary(path, hint="name a vocabulary with --tags_csv")
+    if not vocabulary.indices(ARTIST):
+        cli.warn(f"{path} has no artists (category 1): only artists with a prefix are known")
+    return vocabulary, path
+
+
+def tell_prompts(settings: Settings) -> int:
+    """The run without a model: what the files themselves say. Returns the exit code."""
+    vocabulary, tags_csv = vocabulary_for_prompts(settings.model)
+    found = find_images(settings.images)
+    check_outputs(settings, [tags_csv] if tags_csv else [], found.images)
+    paths, left_out = choose_images(found, settings.captions)
+    if not paths:
+        return cli.INCOMPLETE if left_out else cli.DONE
+    prompts = open_prompts(settings, vocabulary, tags_csv)
+    assert prompts is not None  # they are all that is asked for
+    counts = write_prompts(paths, prompts, vocabulary, settings)
+    if counts.left_out == counts.total:
+        return cli.UNUSABLE
+    return cli.INCOMPLETE if counts.left_out or left_out else cli.DONE
+
+
+def write_prompts(
+    images: Sequence[Path], prompts: "Prompts", vocabulary: Vocabulary | None, settings: Settings
+) -> Counts:
+    """Print what each file says of its prompt, and write its caption and the report where they are asked for."""
+    reader = TagReader(vocabulary.index if vocabulary else ())
+    style = settings.captions.style.read_by(reader)
+    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    no_tags = Vocabulary((), ())  # for a page without a model's answers
+    counts = Counts()
+    with (
+        open_report(images, no_tags, SelectionRule(default_thresholds()), style, settings) as report,
+        open_output(settings.output.file) as file,
+    ):
+        writer = open_writer(file, ("image", *PROMPT_COLUMNS), images, settings)
+        for path, answer in prompt_answers(images, prompts, style, settings):
+            counts.total += 1
+            if isinstance(answer, UserError):
+                counts.leave_out(answer)
+                if report:
+                    report.pass_over()
+                continue
+            told = with_caption(answer, path, captions, counts) if settings.captions.write else answer
+            if told and writer:
+                writer.add(told)
+            if report:
+                report.add(path, (), answer)
+        if writer:
+            writer.end()
+    if settings.captions.write:
+        cli.warn(captions.summary())
+    tell_of_report(report)
+    return counts
+
+
+def prompt_answers(
+    images: Sequence[Path], prompts: "Prompts", style: Style, settings: Settings
+) -> Iterator[tuple[Path, "PromptAnswer | UserError"]]:
+    """What each image's file says, or why it cannot be read; with --pool one answer for all that can."""
+    pool = prompts.pool()
+    for path in images:
+        try:
+            if settings.pool:
+                pool.add(prompts.read(path))
+            else:
+                yield path, prompts.captioned(path, style) if settings.captions.write else prompts.answer(path)
+        except UserError as error:
+            yield path, error
+    if pool.files:
+        title = f"{cli.counted(pool.files, 'image')} together"
+        yield Path(title), pool.answer(title)
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -649,6 +807,8 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
+    if settings.embedded == "only":
+        return tell_prompts(settings)
     with open_cache(settings.use_cache) as cache:
         tagger = open_models(settings, cache)
         if settings.describe:
@@ -657,7 +817,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn_of_assumptions(tagger)
         rule = make_rule(settings.thresholds, tagger, settings.artists.candidates)
         found = find_images(settings.images)
-        check_outputs(settings, tagger, found.images)
+        check_outputs(settings, files_read(tagger), found.images)
         if settings.output.onnx:
             export(settings.output.onnx, tagger)
             if not settings.images.paths:

@@ -54,7 +54,7 @@ BICUBIC_REACH = 2  # target pixels to which a source pixel can spread when it is
 
 
 @functools.cache
-def _set_up_pillow() -> None:
+def set_up_pillow() -> None:
     """Settings that Pillow keeps for a process, made before its first image is decoded."""
     # Pillow warns above MAX_IMAGE_PIXELS and refuses above twice that; open_image refuses above the first, and wants no
     # warnings (`catch_warnings` is not thread-safe). Metadata out of order (EXIF, ICC) says nothing about the pixels.
@@ -108,7 +108,7 @@ def _decode(
         The image, its width and height in full, and how much smaller it is (1, 2, 4 or 8): 1,201 pixels fill 300.25
         of 301 at 1/4.
     """
-    _set_up_pillow()
+    set_up_pillow()
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         try:

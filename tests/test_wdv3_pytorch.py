@@ -3,6 +3,8 @@
 python -m pytest tests/test_wdv3_pytorch.py
 """
 
+import csv
+import io
 import json
 import math
 import os
@@ -38,6 +40,7 @@ from tagger.inference.predictor import predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 from tests.hub import FakeHub
+from tests.inference.embedded.files import novelai_png
 
 DEFAULTS = {
     "general_threshold": 0.35,
@@ -552,6 +555,69 @@ def test_a_misspelt_tag_of_a_flag_is_told_with_what_is_meant(example: Path, caps
         "artist_nmae_1 is no tag of selected_tags.csv; is artist_name_1 meant?",
         "nothing_like_it is no tag of selected_tags.csv",
     ]
+
+
+# --- prompts in the files -------------------------------------------------------------------------------------------
+
+PROMPT_TEXT = """\
+Prompt: 1girl, 1.2::artist:aoi kumo ::, -1::artist:grau::
+Character prompt: girl, 0.8::artist_name_1 ::
+Negative prompt: lowres, artist:never wanted
+Artists in the prompt (NovelAI, png:Comment):
+  aoi_kumo: 1.2 (not in the vocabulary)
+  artist_name_1: 0.8 (no prefix)
+Artists that the prompt does not want:
+  grau: -1
+"""
+
+
+@pytest.fixture
+def with_prompt(example: Path) -> Path:
+    """The same, where a.png has a prompt."""
+    prompt, character = "1girl, 1.2::artist:aoi kumo ::, -1::artist:grau::", "girl, 0.8::artist_name_1 ::"
+    (example / "a.png").write_bytes(novelai_png(prompt, [character]))
+    return example
+
+
+def test_the_files_own_prompt_comes_before_the_models_answer(
+    with_prompt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag("--embedded_prompt", "first") == 0
+    assert capsys.readouterr().out == PROMPT_TEXT + EXAMPLE_TEXT
+    assert tag() == 0 and capsys.readouterr().out == EXAMPLE_TEXT
+    assert tag("--embedded_prompt", "off", "--artist_string", "nai") == 0
+    off = capsys.readouterr().out
+    assert tag("--artist_string", "nai") == 0
+    own = "Artist string of the prompt: 1.20::artist:aoi kumo::, 0.80::artist:artist name 1 ::\n"
+    assert capsys.readouterr().out == PROMPT_TEXT + own + off
+    assert off == EXAMPLE_TEXT + "Artist string: 1.35::artist:artist name 1 ::\n"
+
+
+def test_prompts_beside_answers_in_json_and_csv(with_prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag(*JSON) == 0
+    before = json_of(capsys)
+    assert tag("--embedded_prompt", "first", *JSON) == 0
+    record = json_of(capsys)
+    assert {key: record[key] for key in before} == before
+    assert record["artists_in_prompt"] == {"aoi_kumo": 1.2, "artist_name_1": 0.8} and record["generator"] == "novelai"
+    assert tag("--embedded_prompt", "first", "--output_format", "csv") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["rating"], row["artists_in_prompt"]) == ("general", "aoi_kumo:1.2 artist_name_1:0.8")
+
+
+def test_prompts_pooled_beside_the_models_answer(with_prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag("--artist_string", "sdxl", "--pool", *JSON, images=("a.png", "b.png", "corrupt.png")) == 1
+    record = json_of(capsys)
+    assert record["artists_in_prompt"] == {"aoi_kumo": 1.2, "artist_name_1": 0.8}
+    assert record["artists_share_of_files"] == {"aoi_kumo": 0.3333, "artist_name_1": 0.3333}
+
+
+def test_a_report_shows_prompts_and_copies_their_artists(with_prompt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag("--report", "report.html", "--artist_string", "sdxl") == 0
+    page = (with_prompt / "report.html").read_text(encoding="utf-8")
+    assert "(aoi kumo:1.20), (artist name 1:0.80)" in page and '"has_answers":true' in page
+    assert tag("--report", "report.html") == 0
+    assert "aoi kumo" not in (with_prompt / "report.html").read_text(encoding="utf-8")
 
 
 # --- with a model ---------------------------------------------------------------------------------------------------

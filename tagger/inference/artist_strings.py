@@ -59,7 +59,9 @@ def rounded(weight: float) -> float:
 
 def _novelai(name: str, weight: float) -> str:
     """NovelAI's numeric emphasis (version 4 and later): 1.20::artist:name::"""
-    return f"{weight:.2f}::artist:{spell(name, spaces=True)}::"
+    text = spell(name, spaces=True)
+    end = " ::" if text[-1:].isdigit() else "::"  # `jp06::` would be read as the beginning of a weight of 6
+    return f"{weight:.2f}::artist:{text}{end}"
 
 
 def _novelai_braces(name: str, weight: float) -> str:
@@ -154,3 +156,17 @@ def artist_string(artists: Mapping[str, float], settings: ArtistSettings) -> str
     if settings.syntax is None:
         return None
     return SEPARATOR.join(artist_pieces(artists, settings.syntax, settings))
+
+
+def weighted_string(artists: Mapping[str, float], settings: ArtistSettings) -> str | None:
+    """Artists that have weights already, as those of a prompt, in their order; None where no string was asked for.
+
+    Numbers stay as they are, though no two models make the same of them: 1.2 is heavier in SDXL than in NovelAI.
+
+    Args:
+        artists: weight by name.
+    """
+    if settings.syntax is None:
+        return None
+    write = SYNTAXES[settings.syntax].write
+    return SEPARATOR.join(write(name, rounded(weight)) for name, weight in artists.items())

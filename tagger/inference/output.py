@@ -5,10 +5,10 @@ python wdv3_pytorch.py --image_file test.png --model_path checkpoints --output_f
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
@@ -16,10 +16,30 @@ from tagger.inference.artist_strings import ArtistSettings, artist_string
 from tagger.inference.captions import Style, in_order, join
 from tagger.inference.selection import Tagging
 
+if TYPE_CHECKING:  # few runs ask for prompts
+    from tagger.inference.embedded.answer import PromptAnswer
+
 CSV_COLUMNS = ("image", "rating", "caption", "tags", *GROUPS)  # then further categories, and the artist string
+PROMPT_COLUMNS = (
+    *("prompt", "negative_prompt", "character_prompts", "generator", "prompt_source"),
+    *("artists_in_prompt", "artists_unwanted", "prompt_artist_string"),
+)
 
 
 # --- an answer ------------------------------------------------------------------------------------------------------
+
+
+class Tellable(Protocol):
+    """What can be said of one image in every format: an Answer, or a PromptAnswer where no model is asked."""
+
+    @property
+    def image(self) -> str: ...
+
+    def lines(self) -> list[str]: ...
+
+    def record(self) -> dict[str, Any]: ...
+
+    def cells(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -30,12 +50,18 @@ class Answer:
         tagging: the tags that passed, with their probabilities.
         caption, tags: the two lists of tags as text.
         artist_string: None where none was asked for.
+        prompt: what the file itself says; None where that was not asked for.
     """
 
     tagging: Tagging
     caption: str
     tags: str
     artist_string: str | None
+    prompt: "PromptAnswer | None" = None
+
+    @property
+    def image(self) -> str:
+        return self.tagging.image
 
     def record(self) -> dict[str, Any]:
         """The answer as a JSON object; probabilities are not rounded."""
@@ -45,12 +71,53 @@ class Answer:
             record["artist_string"] = self.artist_string
         if self.tells_of_candidates:
             record["artist_candidates"] = self.tagging.candidates
+        if self.prompt:
+            record |= self.prompt.fields()
         return record
 
     @property
     def tells_of_candidates(self) -> bool:
         """Whether an artist string was asked for, and there are only artists below the threshold."""
         return self.artist_string == "" and bool(self.tagging.candidates)
+
+    def lines(self) -> list[str]:
+        """The layout of the README, behind what the file itself says; of the ratings only the likeliest."""
+        tagging = self.tagging
+        lines = self.prompt.lines() if self.prompt else []
+        lines += [f"Caption: {self.caption}", f"Tags: {self.tags}"]
+        if tagging.sections != ("artist",):  # a model of artists alone has no ratings either
+            lines.append("Ratings:")
+            lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
+        for name in tagging.sections:
+            level = tagging.thresholds[name]
+            title = name.capitalize().replace("_", " ")
+            lines.append(f"{title} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
+            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.groups[name].items()]
+        if self.artist_string is not None:
+            lines.append(f"Artist string: {self.artist_string or 'no artist above the threshold'}")
+        if self.tells_of_candidates:
+            lines.append("Likeliest artists, all below the threshold:")
+            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.candidates.items()]
+        return lines
+
+    def cells(self) -> list[str]:
+        """A CSV's row but for the image; a group is `name:probability`, separated by blanks (no tag has one in it)."""
+        tagging = self.tagging
+        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in group.items()) for group in tagging.groups.values())
+        rating = next(iter(tagging.ratings), "")
+        row = [rating, self.caption, self.tags, *cells, self.artist_string or ""]
+        return row + (self.prompt.cells() if self.prompt else [])
+
+
+def csv_columns(groups: Iterable[str], with_prompts: bool) -> tuple[str, ...]:
+    """The columns of a CSV of answers.
+
+    Args:
+        groups: the categories of every answer, see thresholds.groups_of.
+        with_prompts: whether answers tell of the files' own prompts.
+    """
+    further = (name for name in groups if name not in GROUPS)
+    return (*CSV_COLUMNS, *further, "artist_string", *(PROMPT_COLUMNS if with_prompts else ()))
 
 
 def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
@@ -75,7 +142,7 @@ class Writer:
     Args:
         file: open for writing text.
         titles: whether each image's name stands above its answer, in a format that has no other place for it.
-        groups: the categories of every answer, for a format that names them once.
+        columns: of a CSV: the image's name, and an answer's cells.
 
     Attributes:
         beginning: matches where a file begins that has this format.
@@ -83,8 +150,8 @@ class Writer:
 
     beginning: re.Pattern[str]
 
-    def __init__(self, file: IO[str], titles: bool = False, groups: Sequence[str] = GROUPS) -> None:
-        self.file, self.titles, self.groups = file, titles, groups
+    def __init__(self, file: IO[str], titles: bool = False, columns: Sequence[str] = ()) -> None:
+        self.file, self.titles, self.columns = file, titles, columns
         self.count = 0  # answers so far
         self.write(self.head())
 
@@ -92,7 +159,7 @@ class Writer:
         """What comes before the first answer."""
         return ""
 
-    def body(self, answer: Answer) -> str:
+    def body(self, answer: Tellable) -> str:
         """What is written of an answer, with all that separates it from the one before."""
         raise NotImplementedError
 
@@ -100,7 +167,7 @@ class Writer:
         """What comes after the last answer."""
         return ""
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Tellable) -> None:
         """Write an answer, at once: whoever reads from a pipe shall not wait for the images after it."""
         self.write(self.body(answer))
         self.count += 1
@@ -113,43 +180,32 @@ class Writer:
         # A file's name may be no Unicode; its escapes are right in JSON, and readable elsewhere.
         self.file.write(text.encode("utf-8", "backslashreplace").decode())
 
-    def json_text(self, answer: Answer, indent: int | None = None) -> str:
+    def json_text(self, answer: Tellable, indent: int | None = None) -> str:
         # What a console's code page (GBK, cp1252) lacks is written as JSON's own escapes.
         encoding = getattr(self.file, "encoding", None) or "utf-8"
         return json.dumps(answer.record(), ensure_ascii=encoding.lower() not in ("utf-8", "utf8"), indent=indent)
 
 
 class TextWriter(Writer):
-    """The layout of the README; of the ratings only the likeliest."""
+    """Lines for a reader."""
 
-    beginning = re.compile(r"(== .*? ==\n)?Caption: .*?\nTags: ", re.DOTALL)
+    beginning = re.compile(
+        r"(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
+        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \()",
+        re.DOTALL,
+    )
 
-    def body(self, answer: Answer) -> str:
-        tagging = answer.tagging
-        lines = [f"== {tagging.image} =="] if self.titles else []
-        lines += [f"Caption: {answer.caption}", f"Tags: {answer.tags}"]
-        if tagging.sections != ("artist",):  # a model of artists alone has no ratings either
-            lines.append("Ratings:")
-            lines += [f"  {name}: {p:.3f}" for name, p in list(tagging.ratings.items())[:1]]
-        for name in tagging.sections:
-            level = tagging.thresholds[name]
-            title = name.capitalize().replace("_", " ")
-            lines.append(f"{title} tags (threshold={'per tag' if level is None else f'{level:.2f}'}):")
-            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.groups[name].items()]
-        if answer.artist_string is not None:
-            lines.append(f"Artist string: {answer.artist_string or 'no artist above the threshold'}")
-        if answer.tells_of_candidates:
-            lines.append("Likeliest artists, all below the threshold:")
-            lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.candidates.items()]
-        return "".join(f"{line}\n" for line in lines)
+    def body(self, answer: Tellable) -> str:
+        lines = [f"== {answer.image} =="] if self.titles else []
+        return "".join(f"{line}\n" for line in lines + answer.lines())
 
 
 class JsonWriter(Writer):
     """A list of objects."""
 
-    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "caption": ')
+    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": ')
 
-    def body(self, answer: Answer) -> str:
+    def body(self, answer: Tellable) -> str:
         return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
 
     def tail(self) -> str:
@@ -159,25 +215,22 @@ class JsonWriter(Writer):
 class JsonLinesWriter(Writer):
     """An object a line."""
 
-    beginning = re.compile(r'\{"image": ".*?", "caption": "')
+    beginning = re.compile(r'\{"image": ".*?", "(caption|prompt)": ')
 
-    def body(self, answer: Answer) -> str:
+    def body(self, answer: Tellable) -> str:
         return self.json_text(answer) + "\n"
 
 
 class CsvWriter(Writer):
-    """A row an image; a group is `name:probability`, separated by blanks (no tag has a blank in it)."""
+    """A row an image."""
 
-    beginning = re.compile(",".join(CSV_COLUMNS) + r"(,[a-z_]+)*,artist_string\n")
+    beginning = re.compile(rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string|image)(,{','.join(PROMPT_COLUMNS)})?\n")
 
     def head(self) -> str:
-        return csv_text([[*CSV_COLUMNS, *(name for name in self.groups if name not in GROUPS), "artist_string"]])
+        return csv_text([self.columns])
 
-    def body(self, answer: Answer) -> str:
-        tagging = answer.tagging
-        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in tagging.groups[name].items()) for name in self.groups)
-        rating = next(iter(tagging.ratings), "")
-        return csv_text([[tagging.image, rating, answer.caption, answer.tags, *cells, answer.artist_string or ""]])
+    def body(self, answer: Tellable) -> str:
+        return csv_text([[answer.image, *answer.cells()]])
 
 
 FORMATS: dict[str, type[Writer]] = {"text": TextWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}

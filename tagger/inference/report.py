@@ -18,15 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tagger import images
 from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
 from tagger.formats.vocabulary import Vocabulary, category_of
-from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces
+from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces, weighted_string
 from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
 from tagger.inference.selection import SelectionRule
+
+if TYPE_CHECKING:  # few reports have prompts
+    from tagger.inference.embedded.answer import PromptAnswer
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 PLACE_OF_DATA, PLACE_OF_NUMBER = "__DATA__", "__PAGE__"  # in the template, each once
@@ -46,15 +49,19 @@ class Entry:
         image: the file.
         name: what the page calls it.
         groups: for ratings and each group the probabilities by tag name, those of at least LOWEST; of ratings all.
+        prompt: what the file itself says, or None.
     """
 
     image: Path
     name: str
     groups: Mapping[str, Mapping[str, float]]
+    prompt: "PromptAnswer | None" = None
 
 
-def make_entry(image: Path, name: str, probabilities: Sequence[float], vocabulary: Vocabulary) -> Entry:
-    """What a report keeps of an image's C probabilities, which are in the vocabulary's order."""
+def make_entry(
+    image: Path, name: str, probabilities: Sequence[float], vocabulary: Vocabulary, prompt: "PromptAnswer | None" = None
+) -> Entry:
+    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of its prompt."""
     groups = {
         category: {
             vocabulary.names[i]: probabilities[i]
@@ -63,7 +70,7 @@ def make_entry(image: Path, name: str, probabilities: Sequence[float], vocabular
         }
         for category in ("rating", *groups_of(vocabulary))
     }
-    return Entry(image, name, groups)
+    return Entry(image, name, groups, prompt)
 
 
 class Report:
@@ -88,9 +95,9 @@ class Report:
         self._entries: list[Entry] = []  # of this page
         self._empty: list[int] = []  # pages without an image
 
-    def add(self, image: Path, probabilities: Sequence[float]) -> None:
-        """Show the next image: its C probabilities are in the vocabulary's order."""
-        self._entries.append(make_entry(image, self._names[self._passed], probabilities, self.vocabulary))
+    def add(self, image: Path, probabilities: Sequence[float], prompt: "PromptAnswer | None" = None) -> None:
+        """Show the next image: its C probabilities are in the vocabulary's order; its own prompt, if that is told."""
+        self._entries.append(make_entry(image, self._names[self._passed], probabilities, self.vocabulary, prompt))
         self.count += 1
         self.pass_over()
 
@@ -124,7 +131,9 @@ class Report:
             {"name": entry.name, "thumbnail": picture} | image_data(entry, rows, self.style, self.artists)
             for picture, entry in zip(thumbnails, self._entries, strict=True)
         ]
-        data = page_data(self.rule, groups_of(self.vocabulary), self.artists, number, self.pages)
+        groups = groups_of(self.vocabulary)
+        has_answers = bool(self.vocabulary.names)
+        data = page_data(self.rule, groups, self.artists, number, self.pages, has_answers)
         data |= {"spelling": spelling(self._entries, self.style), "images": shown}
         before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
         part = self.waiting.enter_context(replacing_path(self.pages[number - 1]))
@@ -150,7 +159,7 @@ def writing(
         path: of the first page, see `page_paths`; its folder is made where it is missing.
         images: all of them, in the order in which they are added or passed over.
         rule: whose thresholds are where the sliders stand at first.
-        vocabulary: of the model.
+        vocabulary: of the model; empty where none was asked, for a report of the files' own prompts.
         style: of the captions and tags that the page's buttons copy.
         artists: of the artist strings; its syntax is the one that is chosen at first.
 
@@ -209,7 +218,12 @@ def is_report(path: Path, number: int = 1) -> bool:
 
 
 def page_data(
-    rule: SelectionRule, groups: Sequence[str], artists: ArtistSettings, number: int, pages: Sequence[Path]
+    rule: SelectionRule,
+    groups: Sequence[str],
+    artists: ArtistSettings,
+    number: int,
+    pages: Sequence[Path],
+    has_answers: bool,
 ) -> dict[str, Any]:
     """What holds for all images of a page.
 
@@ -225,6 +239,7 @@ def page_data(
         separator: between the tags of a list and the names of an artist string.
         lowest: no tag that is less likely is in the page.
         page: its number, from 1; pages: the file names of all of them.
+        has_answers: whether a model was asked; else only prompts are shown.
     """
     keys = {category: threshold_key(category) for category in groups}
     thresholds = {key: rule.thresholds[key] for key in THRESHOLDS}
@@ -241,6 +256,7 @@ def page_data(
         "lowest": LOWEST,
         "page": number,
         "pages": [page.name for page in pages],
+        "has_answers": has_answers,
     }
 
 
@@ -251,6 +267,7 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
         rating, general, character, artist and further groups: [(name, probability)] by falling probability.
         order: the tags that a caption may have, in its order: for each its place in all groups but rating, joined.
         artist_strings: for each syntax the pieces of the likeliest artists.
+        prompt: what the file itself says, where that is told, see `prompt_data`.
     """
     groups = {category: by_probability(group) for category, group in entry.groups.items()}
     joined = [pair for category, group in groups.items() if category != "rating" for pair in group]
@@ -259,10 +276,29 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     for place, (name, probability) in enumerate(joined):  # a name in two categories counts once, where it is first
         probabilities.setdefault(name, probability)
         places.setdefault(name, place)
-    return {
+    data = {
         **groups,
         "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
         "artist_strings": {key: artist_pieces(entry.groups["artist"], key, artists) for key in SYNTAXES},
+    }
+    return data | ({"prompt": prompt_data(entry.prompt)} if entry.prompt else {})
+
+
+def prompt_data(answer: "PromptAnswer") -> dict[str, Any]:
+    """What a file says of its own prompt.
+
+    Returns:
+        text: the prompt, the characters' behind it; null where there is none.
+        source: generator and place.
+        artists: [(name, weight)] of those that it wants, in its order.
+        artist_strings: for each syntax the artists with their weights.
+    """
+    embedded = answer.embedded
+    return {
+        "text": None if embedded.source is None else "\n".join([embedded.prompt or "", *embedded.character_prompts]),
+        "source": answer.origin(),
+        "artists": list(embedded.wanted.items()),
+        "artist_strings": {key: weighted_string(embedded.wanted, ArtistSettings(key)) for key in SYNTAXES},
     }
 
 

@@ -11,6 +11,9 @@ from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
 from tagger.inference.engines.protocol import EngineSettings
 
+# What is done with the prompt that a file carries: nothing; told before the model's answer; told instead of it.
+EMBEDDED = ("off", "first", "only")
+
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -105,6 +108,7 @@ class Settings:
     Attributes:
         engine, batch_size: how the models are run, and how many images at a time.
         describe: only tell what the models are.
+        embedded: one of EMBEDDED.
         pool: one answer for all images.
         use_cache: take and keep logits.
     """
@@ -118,5 +122,6 @@ class Settings:
     captions: CaptionSettings
     artists: ArtistSettings
     describe: bool
+    embedded: str
     pool: bool
     use_cache: bool

@@ -5,7 +5,7 @@ python -m pytest tests/inference/test_artist_strings.py
 
 import pytest
 
-from tagger.inference.artist_strings import ArtistSettings, artist_string
+from tagger.inference.artist_strings import ArtistSettings, artist_string, weighted_string
 
 ARTISTS = {"wlop": 0.7, "name_of_artist": 0.95, "ke-ta_(artist)": 0.5}
 
@@ -37,11 +37,10 @@ def test_emoticons_keep_their_underscores_and_backslashes_are_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "expected"),
-    [(0, "0.50"), (0.5, "1.00"), (1, "1.50"), (0.625, "1.13"), (0.875, "1.38"), (0.1249, "0.62")],
+    ("probability", "expected"), [(0, 0.5), (0.5, 1), (1, 1.5), (0.625, 1.13), (0.875, 1.38), (0.1249, 0.62)]
 )
-def test_weights_round_halves_up(probability: float, expected: str) -> None:
-    assert artist_string({"a": probability}, ArtistSettings("nai")) == f"{expected}::artist:a::"
+def test_weights_round_halves_up(probability: float, expected: float) -> None:
+    assert artist_string({"a": probability}, ArtistSettings("nai")) == f"{expected:.2f}::artist:a::"
 
 
 @pytest.mark.parametrize(
@@ -69,3 +68,18 @@ def test_the_range_of_the_weights() -> None:
     assert weighted(0.8, 1.2) == "1.20::artist:a::, 0.80::artist:b::"
     assert weighted(0.9, 1.1, "nai3") == "{{artist:a}}, [[artist:b]]"
     assert weighted(1.0, 1.0, "nai3") == "artist:a, artist:b"
+
+
+def test_a_name_that_ends_in_a_digit_is_kept_apart_from_the_end_of_its_weight() -> None:
+    assert artist_string({"jp06": 0.5}, ArtistSettings("nai")) == "1.00::artist:jp06 ::"
+
+
+def test_artists_with_weights_of_their_own_keep_their_order_and_numbers() -> None:
+    artists = {"mori": 0.9091, "hoshi_(circle_nine)": 1.2, "kz7": -1.0}
+    assert (
+        weighted_string(artists, ArtistSettings("sdxl")) == "(mori:0.91), (hoshi \\(circle nine\\):1.20), (kz7:-1.00)"
+    )
+    assert weighted_string(artists, ArtistSettings("nai", top=1)) == (
+        "0.91::artist:mori::, 1.20::artist:hoshi (circle nine)::, -1.00::artist:kz7 ::"
+    )
+    assert weighted_string(artists, ArtistSettings()) is None

@@ -13,7 +13,7 @@ from tagger.formats.thresholds import default_thresholds, read_thresholds
 from tagger.formats.vocabulary import Vocabulary
 from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
-from tagger.inference.output import CSV_COLUMNS, FORMATS, Answer, make_answer
+from tagger.inference.output import CSV_COLUMNS, FORMATS, Answer, csv_columns, make_answer
 from tagger.inference.selection import SelectionRule, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT
 
@@ -31,7 +31,7 @@ def answer_of(
 def written(output_format: str, *answers: Answer, titles: bool = False) -> str:
     """All that a format makes of answers."""
     file = io.StringIO()
-    writer = FORMATS[output_format](file, titles)
+    writer = FORMATS[output_format](file, titles, csv_columns((), with_prompts=False))
     for answer in answers:
         writer.add(answer)
     writer.end()
@@ -46,9 +46,9 @@ def test_the_example_of_the_readme() -> None:
 
 def test_an_artist_string_is_a_line() -> None:
     some, none = (answer_of(EXAMPLE, {"artist_threshold": level}, "nai") for level in (0.5, 0.9))
-    assert written("text", some).splitlines()[-1] == "Artist string: 1.35::artist:artist name 1::"
+    assert written("text", some).splitlines()[-1] == "Artist string: 1.35::artist:artist name 1 ::"
     assert written("text", none).splitlines()[-1] == "Artist string: no artist above the threshold"
-    assert some.record()["artist_string"] == "1.35::artist:artist name 1::" and none.record()["artist_string"] == ""
+    assert some.record()["artist_string"] == "1.35::artist:artist name 1 ::" and none.record()["artist_string"] == ""
 
 
 def test_json_of_any_number_of_answers() -> None:
