@@ -1,10 +1,9 @@
 """Tag images: caption, tags, rating, characters, general tags and artists, steered by threshold.json.
 
-    python wdv3_pytorch.py --image_file test.png --model_path checkpoints/eva02_large_best.pth
+    python wdv3_pytorch.py --image_file examples/prompt.png --embedded_prompt only
+    python wdv3_pytorch.py --image_file examples/pictures --model_repo SmilingWolf/wd-eva02-large-tagger-v3
     python wdv3_pytorch.py --image_file ./pictures --model_path checkpoints --write_captions
     python wdv3_pytorch.py --image_file a.png b.png --model_path checkpoints --artist_string nai --pool
-    python wdv3_pytorch.py --image_file a.png --model_repo SmilingWolf/wd-eva02-large-tagger-v3
-    python wdv3_pytorch.py --image_file a.png --embedded_prompt only
 
 Edit threshold.json and run it again: the probabilities come from a cache. Public taggers are known by their files, and
 shown the pixels that they want; --describe tells of them. Results go to stdout, everything else to stderr.
