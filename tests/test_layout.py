@@ -26,7 +26,7 @@ SCRIPTS = (
     "wdv3_pytorch",
 )
 STAGES = ("crawl", "tfrecord", "training", "inference")
-GROUND = ("cli", "files", "images", "device", "preparation")
+GROUND = ("cli", "files", "images", "device", "preparation", "proxies")
 OF_THE_PARSER = ("--help", "--version")  # flags that every script has, from tagger.cli
 OUTSIDE = ("tests", "examples", "benchmarks")  # may import anything
 
@@ -125,7 +125,7 @@ def may_import(source: Source, imported: str) -> bool:
     if source.room == "ground":
         return place == "files" or (place == "preparation" and source.name != "tagger.files")
     if source.room == "formats":
-        return place in ("formats", "files", "preparation")
+        return place in ("formats", "files", "preparation", "proxies")
     return place in (*GROUND, "formats", source.room)
 
 

@@ -30,7 +30,7 @@ from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
-from tagger.formats.families.description import unpacked
+from tagger.formats.families.description import packed
 from tagger.formats.families.registry import open_folder
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
@@ -832,7 +832,7 @@ def test_broken_weights_are_an_error_before_anything_is_written(
     with sqlite3.connect(next(cache_folder.rglob("*.sqlite"))) as database:
         kept = [data for (data,) in database.execute("SELECT logits FROM predictions")]
     database.close()
-    assert [unpacked(data) for data in kept] == [open_folder(model)]  # what the folder is, and no answer
+    assert kept == [packed(open_folder(model))]  # what the folder is, and no answer
 
 
 def test_no_cache_leaves_none(checkpoint: Path, dataset: Path, cache_folder: Path) -> None:

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from tagger.cli import VERSION
-from tagger.crawl.proxies import make_client, proxies_set
 from tagger.files import UserError
+from tagger.proxies import make_client, proxies_set
 
 # A name of our own: boorus refuse those of HTTP libraries and of browsers.
 USER_AGENT = f"eva02-tagger-toolkit/{VERSION}"
@@ -179,11 +179,13 @@ class Client:
         auth = (login, api_key) if login and api_key else None
         most = connection.threads + 1  # one for the thread that reads the listing
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        self._api = make_client(headers=headers, auth=auth, follow_redirects=True, timeout=30, limits=limits)
+        self._api = make_client(
+            lambda: httpx.Client(headers=headers, auth=auth, follow_redirects=True, timeout=30, limits=limits)
+        )
         # Files have a client of their own, so that credentials cannot reach the CDN. They are not compressed on their
         # way, so that the number of bytes that arrived is where a Range request goes on.
         headers["Accept-Encoding"] = "identity"
-        self._cdn = make_client(headers=headers, follow_redirects=True, timeout=30, limits=limits)
+        self._cdn = make_client(lambda: httpx.Client(headers=headers, follow_redirects=True, timeout=30, limits=limits))
 
     def stop(self) -> None:
         """End what other threads wait for or download; they raise Stopped."""

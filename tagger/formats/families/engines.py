@@ -23,5 +23,5 @@ class EngineMissing(UserError):
     """
 
     def __init__(self, place: object, family: str, engine: str) -> None:
-        super().__init__(f"{place}: {family}, which needs {' and '.join(PACKAGES[engine])}")
+        super().__init__(f"{place}: a model of the family {family}, which needs {' and '.join(PACKAGES[engine])}")
         self.engine = engine

@@ -13,6 +13,7 @@ from tagger.formats.families.description import NO_HINTS, Description, Hints, da
 from tagger.formats.families.engines import installed_engines
 from tagger.formats.families.registry import candidates, first_described, with_labels
 from tagger.formats.vocabulary import VOCABULARY_FILE
+from tagger.proxies import make_client, proxies_set
 
 NAME = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 PAGE = "https://huggingface.co/"
@@ -99,12 +100,13 @@ def _list(repository: Repository) -> tuple[list[str], bool]:
     import huggingface_hub  # here, for it brings a web client that local files do not need
     from huggingface_hub import errors
 
+    make_client(huggingface_hub.get_session)  # what the environment says of proxies is read when the first is made
     try:
         info = huggingface_hub.HfApi().model_info(repository.name, revision=repository.revision)
         return [each.rfilename for each in info.siblings or ()], True
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _refusal(repository, error) from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
+    except Exception as error:  # whatever the web client raises, which one that is depends on the hub's version
         reason = error
     try:
         snapshot = huggingface_hub.snapshot_download(
@@ -123,7 +125,6 @@ def _fetch(repository: Repository, path: str, online: bool) -> Path:
         UserError: it cannot be had; the message names it.
     """
     import huggingface_hub
-    from huggingface_hub import errors
 
     try:
         return Path(
@@ -131,7 +132,7 @@ def _fetch(repository: Repository, path: str, online: bool) -> Path:
                 repository.name, path, revision=repository.revision, local_files_only=not online
             )
         )
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # see _list
         raise _refusal(repository, error, path) from None
 
 
@@ -149,7 +150,8 @@ def _refusal(repository: Repository, error: Exception, path: str | None = None) 
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return UserError(f"{where}: not in the repository; see {page}")
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    network = " or ".join(["the network", *proxies_set()])
     return UserError(
-        f"{where}: cannot be fetched ({reason}); check the network, set HF_ENDPOINT to a mirror such as "
+        f"{where}: cannot be fetched ({reason}); check {network}, set HF_ENDPOINT to a mirror such as "
         f"https://hf-mirror.com, {BY_HAND}"
     )

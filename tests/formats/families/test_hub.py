@@ -3,9 +3,12 @@
 python -m pytest tests/formats/families/test_hub.py
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from tagger.files import UserError
@@ -98,3 +101,40 @@ def test_a_file_that_is_missing_is_named(folder: Path, tmp_path: Path, monkeypat
     served = FakeHub({"a/b": folder}).used(monkeypatch, tmp_path / "cache")
     with served, pytest.raises(UserError, match=r"a/b/Kalos: Kalos/model\.onnx: not in the repository"):
         open_repository("a/b/Kalos")
+
+
+@pytest.fixture
+def no_session() -> Iterator[None]:
+    """The hub's library keeps its web client for the process; one that this test makes is for this test alone."""
+    huggingface_hub.close_session()
+    yield
+    huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "no address"])
+def test_a_hub_that_cannot_be_reached(address: str, no_session: None, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("ALL_PROXY", "")
+    with pytest.raises(UserError, match=r"a/b: cannot be fetched \(.+\); check the network, set HF_ENDPOINT"):
+        open_repository("a/b")
+
+
+@pytest.mark.parametrize(("name", "value"), [("https_proxy", "ftp://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")])
+def test_a_variable_that_no_client_can_use_is_named(
+    name: str, value: str, no_session: None, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"{name}={re.escape(value)}: .*environment variable, or unset it"):
+        open_repository("a/b")
+
+
+@pytest.mark.parametrize("scheme", ["socks", "socks5"])
+def test_the_proxy_of_a_hub_that_cannot_be_reached_is_named(
+    scheme: str, no_session: None, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"a/b: cannot be fetched .* check the network or ALL_PROXY"):
+        open_repository("a/b")

@@ -1,6 +1,6 @@
 """Proxies and certificates of the environment: SOCKS works, and what cannot be used is named.
 
-python -m pytest tests/crawl/test_proxies.py
+python -m pytest tests/test_proxies.py
 """
 
 import socket
@@ -14,8 +14,8 @@ import pytest
 
 from examples.sample_booru.booru import SampleBooru
 from examples.sample_booru.server import start
-from tagger.crawl.proxies import make_client
 from tagger.files import UserError
+from tagger.proxies import make_client
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -79,7 +79,7 @@ def booru() -> Iterator[SampleBooru]:
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks"])
 def test_a_socks_proxy_is_used(booru: SampleBooru, socks: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://{socks}")
-    with make_client(headers={"User-Agent": "toolkit"}) as client:
+    with make_client(lambda: httpx.Client(headers={"User-Agent": "toolkit"})) as client:
         assert client.get(f"{booru.base_url}/posts.json").status_code == 200
     assert Socks5.connections == 1
 
@@ -90,7 +90,7 @@ def test_what_no_proxy_excepts_goes_without(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://{socks}")
     monkeypatch.setenv("NO_PROXY", exceptions)
-    with make_client(headers={"User-Agent": "toolkit"}) as client:
+    with make_client(lambda: httpx.Client(headers={"User-Agent": "toolkit"})) as client:
         assert client.get(f"{booru.base_url}/posts.json").status_code == 200
     assert Socks5.connections == 0
 
@@ -107,13 +107,13 @@ def test_what_no_proxy_excepts_goes_without(
 def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"{name}=.*correct this environment variable, or unset it"):
-        make_client()
+        make_client(httpx.Client)
 
 
 def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "[::1]")
-    make_client().close()
+    make_client(httpx.Client).close()
     import os
 
     assert (os.environ["ALL_PROXY"], os.environ["NO_PROXY"]) == ("socks://127.0.0.1:9", "[::1]")
