@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from tagger import images
 from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
 from tagger.formats.vocabulary import Vocabulary, category_of
-from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, artist_pieces, weighted_string
+from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
 from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
 from tagger.inference.selection import SelectionRule
 
@@ -236,6 +236,7 @@ def page_data(
         keys: for each category in a caption's order, the key of its own threshold.
         inclusive: whether a tag passes whose probability is its threshold.
         syntaxes: (key, title) of each syntax of an artist string; syntax: the one that is chosen at first.
+        weights: the ways to weigh artists; weights_chosen: the one that is chosen at first.
         separator: between the tags of a list and the names of an artist string.
         lowest: no tag that is less likely is in the page.
         page: its number, from 1; pages: the file names of all of them.
@@ -252,6 +253,8 @@ def page_data(
         "inclusive": rule.inclusive,
         "syntaxes": [(key, syntax.title) for key, syntax in SYNTAXES.items()],
         "syntax": artists.syntax or next(iter(SYNTAXES)),
+        "weights": list(ARTIST_WEIGHTS),
+        "weights_chosen": artists.weights,
         "separator": SEPARATOR,
         "lowest": LOWEST,
         "page": number,
@@ -266,7 +269,7 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     Returns:
         rating, general, character, artist and further groups: [(name, probability)] by falling probability.
         order: the tags that a caption may have, in its order: for each its place in all groups but rating, joined.
-        artist_strings: for each syntax the pieces of the likeliest artists.
+        artist_strings: for each way to weigh and each syntax the pieces of the likeliest artists.
         prompt: what the file itself says, where that is told, see `prompt_data`.
     """
     groups = {category: by_probability(group) for category, group in entry.groups.items()}
@@ -279,7 +282,12 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     data = {
         **groups,
         "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
-        "artist_strings": {key: artist_pieces(entry.groups["artist"], key, artists) for key in SYNTAXES},
+        "artist_strings": {
+            weights: {
+                key: artist_pieces(entry.groups["artist"], key, replace(artists, weights=weights)) for key in SYNTAXES
+            }
+            for weights in ARTIST_WEIGHTS
+        },
     }
     return data | ({"prompt": prompt_data(entry.prompt)} if entry.prompt else {})
 

@@ -21,10 +21,11 @@ from models import make_config
 from tagger.files import UserError
 from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
-from tagger.inference.artist_strings import SYNTAXES, ArtistSettings, Syntax
+from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, Syntax
 from tagger.inference.captions import Style
 from tagger.inference.selection import SelectionRule
 from tests.helpers import ODD_NAMES, write_csv
+from tests.inference.embedded.files import novelai_png, png
 
 THRESHOLDS = {
     "general_threshold": 0.4,
@@ -444,7 +445,7 @@ def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float]]]:
         for path in paths:
-            probabilities = [pair[int(path.stem)] for _, *pair in TAGS.values()]
+            probabilities = [pair[int(path.stem) % len(pair)] for _, *pair in TAGS.values()]
             yield path, [math.log(p / (1 - p)) for p in probabilities]
 
     monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
@@ -490,13 +491,67 @@ def test_the_page_copies_what_the_command_line_prints(
     assert not window.complaints
 
 
+def test_the_page_weighs_artists_as_the_command_line_does(
+    browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--image_file", str(tagger / "0.jpg"), "--model_path", str(tagger), "--artist_threshold", "0.5"]
+    usual += ["--weight_range", "0.6,1.4", "--embedded_prompt", "off", "--output_format", "json"]
+
+    def printed(syntax: str, weights: str, *flags: str) -> str:
+        assert wdv3_pytorch.main([*usual, "--artist_string", syntax, "--artist_weights", weights, *flags]) == 0
+        said: str = json.loads(capsys.readouterr().out)[0]["artist_string"]
+        return said
+
+    chosen = printed("sdxl", "rank", "--report", str(tagger / "out.html"))
+    window = Window(browser, tagger / "out.html", locale="en-US")
+    assert window.prompt("artists") == chosen
+    seen = set()
+    for syntax in SYNTAXES:
+        for weights in ARTIST_WEIGHTS:
+            window.page.check(f'#syntax [value="{syntax}"]')
+            window.page.check(f'#weights [value="{weights}"]')
+            window.settle()
+            assert window.prompt("artists") == printed(syntax, weights)
+            seen.add(window.prompt("artists"))
+    assert len(seen) >= 3 * len(ARTIST_WEIGHTS)  # two syntaxes have no weights
+    window.page.screenshot(path=str(tagger / "report.png"), full_page=True)
+    window.context.close()
+    assert not window.complaints
+
+
+@pytest.mark.parametrize("how", ["only", "first"])
+def test_the_files_own_prompts_are_shown_and_copied(
+    how: str, browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "<img src=x onerror=alert(1)>, {artist:mori}"
+    prompts = ["1girl, 1.2::artist:aoi kumo ::, -1::artist:grau::", hostile, None]
+    for number, prompt in enumerate(prompts):
+        (tagger / f"{number}.png").write_bytes(novelai_png(prompt) if prompt else png())
+    images = [str(tagger / f"{number}.png") for number in range(3)]
+    model = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json")]
+    flags = ["--artist_string", "sdxl", "--embedded_prompt", how, "--output_format", "jsonl"]
+    report_file = tagger / "out.html"
+    assert wdv3_pytorch.main(["--image_file", *images, *model, *flags, "--report", str(report_file)]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    window = Window(browser, report_file, locale="en-US")
+    for card, record in enumerate(said[:2]):
+        assert window.prompt("prompt", card) == prompts[card] == record["prompt"]
+        assert window.prompt("promptArtists", card) == record["prompt_artist_string"]
+        assert window.page.locator(f'.card[data-number="{card}"] [data-copy="caption"]').count() == (how == "first")
+    assert said[0]["prompt_artist_string"] == "(aoi kumo:1.20)" and said[1]["prompt_artist_string"] == "(mori:1.05)"
+    assert "none in the file" in window.page.locator('.card[data-number="2"]').inner_text()
+    window.page.screenshot(path=str(tagger / "report.png"), full_page=True)
+    window.context.close()
+    assert not window.complaints
+
+
 def test_a_new_syntax_has_a_button(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shouted = Syntax("Loud <b>", lambda name, weight: name.upper())
     monkeypatch.setitem(SYNTAXES, "loud", shouted)
     write(tmp_path / "out.html", [entry(draw(tmp_path / "1.jpg"), artist={"wlop": 0.9})], syntax="loud")
     window = Window(browser, tmp_path / "out.html", locale="en-US")
     assert window.prompt("artists") == "WLOP"
-    assert window.page.locator(".syntax label").all_text_contents() == [
+    assert window.page.locator("#syntax label").all_text_contents() == [
         *("NovelAI", "NovelAI 3", "SDXL", "Anima", "Danbooru", "Loud <b>")
     ]
     window.context.close()
