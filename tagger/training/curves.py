@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from tagger.files import replacing
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 ALL = "all tags"  # dashed and on top: general tags are most of all tags, and their line lies below it
-CATEGORIES = ("rating", "general", "character", "artist")
+CATEGORIES = ("rating", "general", "character", "artist", "copyright", "meta")
+LEGEND_COLUMNS = 5
 PANELS = {
     "loss per image": {"train_loss": "training", "loss": "validation"},
     "mAP": {"mAP": ALL, **{f"mAP_{name}": name for name in CATEGORIES}},
@@ -24,11 +25,16 @@ PANELS = {
 
 
 def draw(rows: Sequence[Mapping[str, object]], path: Path | str) -> None:
-    """Draw metrics.csv's rows; columns that are missing or empty are left out.
+    """Write the curves of metrics.csv's rows as a PNG, whole or not at all; see `plot`."""
+    with replacing(path, "wb") as file:
+        plot(rows).savefig(file, format="png")
+
+
+def plot(rows: Sequence[Mapping[str, object]]) -> Figure:
+    """The curves of metrics.csv's rows; columns that are missing or empty are left out.
 
     Args:
         rows: a mapping per epoch with `epoch` and the columns of `PANELS`, as numbers or as text.
-        path: the PNG to write, whole or not at all.
     """
     figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
@@ -39,7 +45,8 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path | str) -> None:
             if points:
                 style = {"linestyle": "--", "color": "black", "zorder": 3} if label == ALL else {"color": colour}
                 axes.plot(*zip(*points, strict=True), marker="o", label=label, markersize=3, linewidth=1.6, **style)
-        axes.set_title(title, loc="left", fontsize=11)
+        rows_of_legend = -(-len(axes.lines) // LEGEND_COLUMNS)
+        axes.set_title(title, loc="left", fontsize=11, pad=8 + 14 * rows_of_legend)  # the legend lies under it
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="#dddddd", linewidth=0.6)
@@ -48,8 +55,17 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path | str) -> None:
         if title == "learning rate":
             axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         elif axes.lines:
-            axes.legend(frameon=False, fontsize=9)
+            # Beside the lines, for in a short run they may be anywhere within the axes.
+            axes.legend(
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=LEGEND_COLUMNS,
+                frameon=False,
+                fontsize=8,
+                borderaxespad=0.2,
+                handlelength=1.4,
+                columnspacing=1.0,
+            )
         if "loss" not in title:
             axes.set_ylim(bottom=0)
-    with replacing(path, "wb") as file:
-        figure.savefig(file, format="png")
+    return figure
