@@ -7,6 +7,7 @@ Every script of the toolkit may be killed at any moment and run again, so nothin
 
 import contextlib
 import csv
+import errno
 import fnmatch
 import io
 import itertools
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +32,8 @@ class Busy(UserError):
 # --- writing --------------------------------------------------------------------------------------------------------
 
 LOCK_NAME = ".tagger.lock"  # in a folder that a run writes to
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what disks without locks answer
+SURELY_DEAD = 24 * 3600  # seconds without a write, on a disk that cannot tell who is writing
 PART = re.compile(r"\.[0-9a-f]{12}\.part")  # the temporary names of `part_of`
 
 
@@ -42,15 +46,19 @@ def replacing_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.is_symlink():
         path = path.resolve()  # or a link would become a file, and what it points to would stay old
-    part = part_of(path)
-    try:
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with contextlib.ExitStack() as owned:
+        part = _new_part(path, owned)
+        try:
+            yield part
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            if sys.platform == "win32":
+                owned.close()  # an open file can neither be renamed nor removed there
+            os.replace(part, path)
+        except BaseException:
+            owned.close()
+            part.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -69,12 +77,50 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{os.urandom(6).hex()}.part")
 
 
+def _new_part(path: Path, owned: contextlib.ExitStack) -> Path:
+    """An empty file of a temporary name; as long as `owned` is open, `remove_parts` knows that its writer is alive."""
+    while True:
+        part = part_of(path)
+        file = owned.enter_context(open(part, "xb"))  # noqa: SIM115
+        _lock(file)
+        if part.exists():  # else it was removed between the two, as what a dead run left
+            return part
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Have a file to oneself while it is open; False where another has it, None where the system has no such locks."""
+    if sys.platform == "win32":  # where a file that is open anywhere cannot be removed
+        return None
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def remove_parts(folder: Path) -> None:
-    """Remove what killed runs left in a folder; for the one run that has its lock."""
+    """Remove what killed runs left in a folder, and nothing that a run is writing."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if PART.fullmatch(entry.name):
-                Path(entry.path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # gone, or open elsewhere on Windows
+                    _remove_part(Path(entry.path))
+
+
+def _remove_part(part: Path) -> None:
+    with open(part, "rb+") as file:
+        free = _lock(file)
+        if free is None and sys.platform != "win32":
+            free = time.time() - os.fstat(file.fileno()).st_mtime > SURELY_DEAD
+        if free:
+            part.unlink()
+            return
+    if sys.platform == "win32":
+        part.unlink()
 
 
 # --- what an output must not be -------------------------------------------------------------------------------------
@@ -166,6 +212,8 @@ def locked(lock: Path, busy: str, wait: bool = False, patience: float = 0) -> It
         wait: wait for the other run instead, and say so on stderr.
         patience: seconds to wait before either, without a word: for runs that take turns.
 
+    A disk that has no locks, as some network disks, is told of, and the run goes on.
+
     Raises:
         Busy: another run holds it; the message names that run.
     """
@@ -174,7 +222,7 @@ def locked(lock: Path, busy: str, wait: bool = False, patience: float = 0) -> It
     import filelock
 
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(lock, poll_interval=0.01)
+    held = filelock.FileLock(lock, poll_interval=0.01, fallback_to_soft=False)  # a kill would leave a soft lock behind
     try:
         held.acquire(timeout=patience)
     except filelock.Timeout:
@@ -183,6 +231,10 @@ def locked(lock: Path, busy: str, wait: bool = False, patience: float = 0) -> It
             raise Busy(f"{lock.parent}: {owner} is at work here; {busy}") from None
         print(f"waiting for {owner}, which is at work on {lock.parent}", file=sys.stderr)
         held.acquire(timeout=-1)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{lock.parent}: this disk has no locks; let no other run write there", file=sys.stderr)
     try:
         with contextlib.suppress(OSError):  # on Windows nobody writes to a locked file, and nobody reads it
             lock.write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()} on {platform.node()})", encoding="utf-8")

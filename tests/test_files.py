@@ -3,11 +3,13 @@
 python -m pytest tests/test_files.py
 """
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,52 @@ def test_a_second_run_is_refused_in_a_sentence_that_names_the_first(
     with refused, files.locked_folder(tmp_path):
         pass
     assert (tmp_path / ".0123456789ab.part").exists()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tagger import files
+with files.replacing(Path(sys.argv[1])) as file:
+    file.write("an answer of many hours")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_another_script_is_writing_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "answers.json")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdin and process.stdout.readline() == "writing\n"
+        (tmp_path / ".0123456789ab.part").write_text("of a run that was killed")
+        with files.locked_folder(tmp_path), files.replacing(tmp_path / "mine.txt") as file:
+            assert len([name for name in tree(tmp_path) if name.endswith(".part")]) == 2
+            files.remove_parts(tmp_path)
+            file.write("mine")
+        process.stdin.close()
+        assert process.wait() == 0
+    assert tree(tmp_path) == [".tagger.lock", "answers.json", "mine.txt"]
+    assert (tmp_path / "answers.json").read_text() == "an answer of many hours"
+
+
+def test_a_disk_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What filelock and the system do where a file system has no locks: leftovers go when they are a day old."""
+
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    for name, age in (("0123456789ab", 0), ("ba9876543210", files.SURELY_DEAD + 60)):
+        part = tmp_path / f".{name}.part"
+        part.write_text("half")
+        os.utime(part, (time.time() - age,) * 2)
+    with files.locked_folder(tmp_path):
+        files.write_text(tmp_path / "a.txt", "whole")
+    assert set(tree(tmp_path)) - {".tagger.lock"} == {".0123456789ab.part", "a.txt"}
+    line = capsys.readouterr().err
+    assert f"{tmp_path}: this disk has no locks; let no other run write there" in line and line.count("\n") == 1
 
 
 def test_a_kill_leaves_the_lock_harmless(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
