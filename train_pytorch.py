@@ -32,7 +32,7 @@ import models
 from models import MODELS, make_config
 from tagger.device import DEVICES
 from tagger.files import UserError, write_table
-from tagger.formats.checkpoint import CONFIG_FILE, best_name, epoch_name, own_preparation
+from tagger.formats.checkpoint import CONFIG_FILE, STATE_PATTERN, best_name, epoch_name, own_preparation
 from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import load_weights, save_weights
 from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
@@ -288,7 +288,7 @@ def find_state(settings: TrainingSettings) -> dict[str, Any] | None:
         return None
     state = checkpoints.newest_state(folder, hint="start again with --overwrite")
     if state is None and settings.run.resume == "last":
-        raise UserError(f"{folder}: no {checkpoints.STATE_PATTERN} of an earlier run; leave --resume out to begin")
+        raise UserError(f"{folder}: no {STATE_PATTERN} of an earlier run; leave --resume out to begin")
     return state
 
 

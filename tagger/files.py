@@ -283,6 +283,20 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_pointer(path: Path) -> None:
+    """Refuse what stands in a Git repository for a large file that was not fetched.
+
+    Raises:
+        UserError: it is one.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull, or download the file")
+
+
 def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-8") -> str:
     """Read UTF-8 text, with or without a BOM; its line ends are kept.
 
@@ -291,9 +305,10 @@ def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-
         encoding_hint: ends the error for text in another encoding.
 
     Raises:
-        UserError: the file is missing, unreadable or not UTF-8.
+        UserError: the file is missing, unreadable, not UTF-8, or a Git LFS pointer.
     """
     try:
+        check_pointer(Path(path))
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except FileNotFoundError:

@@ -275,8 +275,8 @@ def with_other_classes(state: dict[str, Tensor]) -> object:
         (without_head, r"lacks 1 \['head\.bias'\], has 0"),
         (with_more, r"lacks 0 \[\], has 1 \['head\.extra'\]"),
         (with_other_classes, r"head\.weight is \(6, 192\).*\(5, 192\)"),
-        (lambda state: {"model": state}, "not a plain state dict"),
-        (lambda state: list(state.values()), "not a plain state dict"),
+        (lambda state: list(state.values()), "no state dict in it"),
+        (lambda state: {"weights": state}, "no state dict in it"),
     ],
 )
 def test_weights_of_another_model_are_refused_by_name(

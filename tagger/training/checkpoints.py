@@ -18,7 +18,7 @@ import torch
 
 from tagger import cli
 from tagger.files import UserError, replacing, write_json
-from tagger.formats.checkpoint import CONFIG_FILE, best_name, epoch_name
+from tagger.formats.checkpoint import CONFIG_FILE, STATE_PATTERN, best_name, epoch_name
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, write_vocabulary
 
 METRICS_FILE = "metrics.csv"  # a row per epoch
@@ -26,7 +26,6 @@ CURVES_FILE = "curves.png"
 
 KEPT_STATES = 2
 STATE_NAME = re.compile(r"resume_(\d+)\.pt")
-STATE_PATTERN = "resume_*.pt"
 
 
 class DifferentSettings(UserError):

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
-from tagger.files import replacing_path, write_csv, write_json
+from tagger.files import write_csv, write_json
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, own_preparation
 from tagger.formats.vocabulary import VOCABULARY_FILE, WD_COLUMNS, Category, Vocabulary
+from tagger.formats.weights import save_safetensors
 
 
 def write_folder(
@@ -41,9 +41,7 @@ def write_folder(
         for key in ("mean", "std"):
             config["pretrained_cfg"][key] = config["pretrained_cfg"][key][::-1]
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing_path(folder / HUB_WEIGHTS) as part:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        safetensors.torch.save_file(contiguous, part, metadata={"format": "pt"})
+    save_safetensors(folder / HUB_WEIGHTS, weights)
     write_json(folder / CONFIG_FILE, config)
     counts = vocabulary.counts or (0,) * len(vocabulary)
     write_csv(folder / VOCABULARY_FILE, WD_COLUMNS, enumerate_rows(vocabulary, counts))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tagger.files import UserError
+from tagger.formats.families import timm_form
 from tagger.formats.families.description import NO_HINTS, Description, Hints, data_of
 from tagger.formats.families.engines import installed_engines
 from tagger.formats.families.registry import candidates, first_described, with_labels
@@ -17,7 +18,7 @@ from tagger.proxies import make_client, proxies_set
 
 NAME = re.compile(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 PAGE = "https://huggingface.co/"
-WEIGHTS = (".safetensors", ".pth", ".bin", ".onnx")
+WEIGHTS = (*timm_form.SUFFIXES, *timm_form.RARER_SUFFIXES, ".onnx")
 BY_HAND = "or fetch its files in a browser and name their folder"
 
 

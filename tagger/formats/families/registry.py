@@ -66,7 +66,9 @@ def candidates(
     for pattern, reason in REFUSED.items():
         if fnmatch.filter(names, pattern):
             raise UserError(f"{place}: {reason}")
-    weights = [name for name in sorted(names) if name.endswith((*timm_form.SUFFIXES, ".onnx"))]
+    weights = [
+        name for name in sorted(names) if name.endswith((*timm_form.SUFFIXES, *timm_form.RARER_SUFFIXES, ".onnx"))
+    ]
     many = ", ".join(weights[:3]) if weights else "no .safetensors, .pth or .onnx"
     raise UserError(f"{place}: {many}; name one file of weights")
 

@@ -17,6 +17,7 @@ from tagger.formats.checkpoint import (
     CONFIG_FILE,
     HUB_WEIGHTS,
     OUR_KEY,
+    STATE_PATTERN,
     best_name,
     check_vocabulary,
     own_preparation,
@@ -28,11 +29,14 @@ from tagger.formats.vocabulary import GENERAL, RATING, RATINGS, VOCABULARY_FILE,
 from tagger.preparation import HALF, Preparation, from_timm, on_white_square
 
 SUFFIXES = (".safetensors", ".pth", ".bin")
+RARER_SUFFIXES = (".pt", ".ckpt")  # where none of the others is there, for an optimizer's state may have them too
 
 
 def choose(names: Collection[str], named: str | None) -> Needed | None:
     """See Family. Of several files model.safetensors is meant, else the one <model>_best.pth, else the only one."""
-    found = [name for name in sorted(names) if name.endswith(SUFFIXES)]
+    ordered = [name for name in sorted(names) if not fnmatch.fnmatch(name, STATE_PATTERN)]
+    found = [name for name in ordered if name.endswith(SUFFIXES)]
+    found = found or [name for name in ordered if name.endswith(RARER_SUFFIXES)]
     if named is not None:
         found = [named] if named in found or not named.endswith(".onnx") else []
     for preferred in (HUB_WEIGHTS, best_name("*"), "*"):

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from tagger import images
-from tagger.files import UserError
+from tagger.files import UserError, check_pointer
 from tagger.formats.families.description import Description, InputShape
 from tagger.inference.engines.protocol import NO_HINTS, PREPARATION_KEY, EngineHints, EngineSettings
 from tagger.preparation import Preparation
@@ -48,6 +48,8 @@ class OnnxEngine:
         self.num_labels = len(description.vocabulary)
         if settings.precision != "float32":
             raise UserError(f"{self.path}: an ONNX graph has the precision that it was written in; {hints.precision}")
+        for path in (self.path, *description.data):
+            check_pointer(path)
         self._session = self._open(settings.device)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in TYPES:
