@@ -11,17 +11,18 @@ the progress.
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
-from tagger.files import locked_folder
-from tagger.training.settings import RunSettings
 
 # isort: split
 
 import argparse
 import contextlib
 import math
+import os
+import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ from torch import Tensor, nn
 import models
 from models import MODELS, make_config
 from tagger.device import DEVICES
-from tagger.files import UserError, write_table
-from tagger.formats.checkpoint import CONFIG_FILE, STATE_PATTERN, best_name, epoch_name, own_preparation
-from tagger.formats.vocabulary import Vocabulary
-from tagger.formats.weights import load_weights, save_weights
+from tagger.files import UserError, check_output, check_writable, locked_folder, write_table
+from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
+from tagger.formats.records import ABOUT_FILE
+from tagger.formats.thresholds import THRESHOLDS_FILE
+from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary
+from tagger.formats.weights import check_finite, check_sums, load_weights, save_weights
 from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
 from tagger.training.checkpoints import DifferentSettings
 from tagger.training.data import ImagesTooSmall, TaggedRecords, load_splits, open_records
@@ -42,8 +45,8 @@ from tagger.training.distributed import World
 from tagger.training.evaluation import EARLY_STOPPING_METRICS, Evaluation
 from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
 from tagger.training.optimizer import OPTIMIZERS, static_bytes
-from tagger.training.settings import TrainingSettings
-from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer
+from tagger.training.settings import RunSettings, TrainingSettings
+from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer, fixed_settings
 
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
@@ -165,13 +168,15 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
 def add_output_flags(parser: cli.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", type=Path, help="checkpoints and config.json")
-    group.add_argument("--overwrite", action="store_true", help="replace the checkpoints of an earlier run")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run, or other files that stand in the two folders"
+    )
     group.add_argument(
         "--resume",
         nargs="?",
         const="last",
         choices=("last", "auto"),
-        help="go on with the run in --output_dir; auto: or begin where there is none",
+        help="go on with the run in --output_dir, with its flags where they are left out; auto: or begin one",
     )
     group.add_argument(
         "--save_every_steps",
@@ -195,7 +200,8 @@ def add_output_flags(parser: cli.ArgumentParser) -> None:
     )
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """All flags with their defaults, and those alone that were given."""
     parser = cli.ArgumentParser(doc=__doc__ or "", separator="_")
     # Each flag is a field of the settings and has its default; None where the default depends on --pretrained.
     parser.set_defaults(**FROM_SCRATCH | dict.fromkeys(FROM_PRETRAINED))
@@ -210,13 +216,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--export_dir has a config.json of its own, for BGR; name another folder than --output_dir")
     if arguments.resume and arguments.overwrite:
         parser.error("--resume goes on and --overwrite begins anew; pass one of them")
-    return arguments
+    left_out = object()
+    parser.set_defaults(**dict.fromkeys(FROM_SCRATCH, left_out))
+    return arguments, {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not left_out}
 
 
-def make_settings(arguments: argparse.Namespace) -> TrainingSettings:
-    """The settings that the flags ask for; what nobody asked for depends on where the weights come from."""
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    return TrainingSettings.from_flat((FROM_PRETRAINED if arguments.pretrained else {}) | given)
+def make_settings(given: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> TrainingSettings:
+    """The settings that flags ask for. What nobody asked for is as in the run that goes on, else it depends on where
+    the weights come from.
+
+    Args:
+        given: the values of the flags that were given.
+        state: that of the run that goes on.
+    """
+    values: dict[str, Any] = dict(FROM_PRETRAINED) if given.get("pretrained") else {}
+    if state:
+        values |= TrainingSettings.recalled(state.get("remembered") or state["settings"])  # up to 0.2, fewer were kept
+    return TrainingSettings.from_flat(values | dict(given))
 
 
 @contextlib.contextmanager
@@ -235,10 +251,12 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
             "the last checkpoint"
         ) from None
     except DifferentSettings as error:
-        is_flag = error.name in settings.flat()
-        setting = f"--{error}" if is_flag else str(error)
-        hint = f"pass --{error.name} {error.saved}" if is_flag else "go on with what it began with"
-        raise UserError(f"{setting}; {hint}, or begin another run with another --output_dir") from None
+        flags = [each for each in error.differences if each.name in settings.flat()]
+        others = [each for each in error.differences if each not in flags]
+        hints = ["leave these flags out" if len(flags) > 1 else "leave the flag out"] if flags else []
+        hints += ["go on with what it began with"] if others else []
+        told = "; ".join([*(f"--{each}" for each in flags), *map(str, others)])
+        raise UserError(f"{told}; {' and '.join(hints)}, or begin another run with another --output_dir") from None
     except OutOfMemory as error:
         if error.fitting:
             batches = settings.recipe.grad_accumulation * (settings.recipe.batch_size // error.fitting)
@@ -286,10 +304,65 @@ def find_state(settings: TrainingSettings) -> dict[str, Any] | None:
     folder = settings.run.output_dir
     if not settings.run.resume:
         return None
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; name that of the run with --output_dir")
     state = checkpoints.newest_state(folder, hint="start again with --overwrite")
     if state is None and settings.run.resume == "last":
         raise UserError(f"{folder}: no {STATE_PATTERN} of an earlier run; leave --resume out to begin")
     return state
+
+
+def check_same_run(settings: TrainingSettings, state: dict[str, Any], records: TaggedRecords, world: World) -> None:
+    """Before the model is built: the run that goes on must not change on its way, though it may become longer.
+
+    Raises:
+        DifferentSettings: it has other records or other flags than it began with.
+    """
+    now = fixed_settings(settings, records.vocabulary, len(records.train), world.size)
+    checkpoints.check_same(state["settings"], now)
+    if checkpoints.is_longer(state["settings"], now):
+        before, step = state["settings"]["epochs"], state["progress"]["step"]
+        world.print(
+            f"--epochs {now['epochs']}: planned for {before}; from step {step} on the learning rate follows the longer "
+            "schedule, so the weights will not be those of a run that was this long from the beginning",
+            file=sys.stderr,
+        )
+
+
+def check_outputs(settings: TrainingSettings, goes_on: bool) -> None:
+    """Before any work: refuse folders that cannot be written to, and files that are not of a run or an export.
+
+    Raises:
+        UserError: the message names the first of them.
+    """
+    run, root = settings.run, settings.data.dataset_root
+    inputs = [root / name for name in (ABOUT_FILE, VOCABULARY_FILE)]
+    if settings.model.pretrained and (source := Path(settings.model.pretrained)).exists():
+        inputs += [source] if source.is_file() else list(source.iterdir())
+        inputs += [source.with_name(name) for name in (CONFIG_FILE, VOCABULARY_FILE)] if source.is_file() else []
+    if not goes_on:
+        hint = "name another --output_dir"
+        checkpoints.check_folder(
+            run.output_dir,
+            inputs,
+            run.overwrite,
+            hint=hint,
+            overwrite_hint=f"{hint}, or pass --overwrite",
+            resume_hint="pass --resume to go on with it, --overwrite or another --output_dir",
+        )
+    if run.export_dir:
+        hint = "name another --export_dir"
+        check_writable(run.export_dir, hint)
+        ours = checkpoints.is_ours(run.export_dir)
+        for name in (HUB_WEIGHTS, CONFIG_FILE, VOCABULARY_FILE):
+            check_output(
+                run.export_dir / name,
+                hint=hint,
+                inputs=inputs,
+                is_ours=lambda path: ours,
+                overwrite=run.overwrite,
+                overwrite_hint=f"{hint}, or pass --overwrite",
+            )
 
 
 def make_model(
@@ -371,6 +444,17 @@ def estimate_memory(trainer: Trainer) -> str:
     )
 
 
+def check_alone(run: RunSettings, world: World) -> None:
+    """Before the model is built, which takes a while: refuse a folder in which another run is at work.
+
+    Raises:
+        UserError: it is.
+    """
+    if run.output_dir.exists():
+        with alone_in(run, world):
+            pass
+
+
 @contextlib.contextmanager
 def alone_in(run: RunSettings, world: World) -> Iterator[None]:
     """Have the output folder to oneself; the first process of several has the lock for all of them.
@@ -389,7 +473,7 @@ def begin_or_go_on(trainer: Trainer, state: dict[str, Any] | None) -> None:
     """Load the state of the run that goes on, or make the folder of a new one.
 
     Raises:
-        UserError: the processes find different states, the run had other settings, or the folder holds another run.
+        UserError: the processes find different states.
     """
     world, run = trainer.world, trainer.settings.run
     if not world.agree(state["progress"]["step"] if state else -1):
@@ -398,12 +482,12 @@ def begin_or_go_on(trainer: Trainer, state: dict[str, Any] | None) -> None:
         )
     if state:
         trainer.load_state(state)
+        state.clear()  # gigabytes that nobody needs any more
         progress = trainer.progress
         world.print(f"going on at epoch {progress.epoch}, step {progress.step}", file=sys.stderr)
         return
     if world.is_first:
-        hint = "pass --resume to go on with it, --overwrite or another --output_dir"
-        checkpoints.prepare_output(run.output_dir, trainer.config, trainer.vocabulary, run.overwrite, hint)
+        checkpoints.prepare_output(run.output_dir, trainer.config, trainer.vocabulary)
     world.wait()
     if trainer.settings.recipe.epochs:
         trainer.save_state()  # or a kill after the first checkpoint would leave nothing to go on from
@@ -421,6 +505,7 @@ def run_epoch(trainer: Trainer) -> str:
     speed = {"images_per_s": images_per_second, **utilisation(trainer, images_per_second)}
     row = {"epoch": progress.epoch, "step": progress.step, "lr": learning_rate, "train_loss": train_loss}
     trainer.history.append(row | metrics | speed)
+    trainer.check_weights()
     metric = EARLY_STOPPING_METRICS[trainer.settings.recipe.early_stopping_metric]
     better = trainer.rate_epoch(metric.score(metrics))
     if world.is_first:
@@ -489,6 +574,16 @@ def train(trainer: Trainer) -> None:
         world.print(f"  {line}")
 
 
+def tell_how_to_tag(run: RunSettings) -> None:
+    """Name the command that uses what was trained, with the thresholds that were fitted to it."""
+    fitted = run.output_dir / THRESHOLDS_FILE
+    script = Path(os.path.relpath(Path(__file__).with_name("wdv3_pytorch.py")))
+    words = ["python", str(script), "--image_file", "PICTURE", "--model_path", str(run.output_dir)]
+    words += ["--threshold_json", str(fitted)] if fitted.exists() else []
+    quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    print(f"tag with it: {quoted}", file=sys.stderr)
+
+
 def convert(trainer: Trainer) -> None:
     """Write the weights that training would start from, as the checkpoint of epoch 0."""
     if trainer.world.is_first:
@@ -502,49 +597,69 @@ def export_best(trainer: Trainer, folder: Path) -> None:
     if trainer.world.is_first:
         name = models.model_name(trainer.config)
         best = best_name(name) if trainer.settings.recipe.epochs else epoch_name(name, 0)
-        weights = load_weights(trainer.settings.run.output_dir / best)
+        path = trainer.settings.run.output_dir / best
+        check_sums(path)
+        weights = load_weights(path)
+        check_finite(weights, path)
         export.write_folder(folder, trainer.model, weights, trainer.config, trainer.vocabulary)
         usual = own_preparation(trainer.config, CONFIG_FILE).is_white_square
         print(f"exported: {folder}" + ("" if usual else ", whose config.json says how its pixels are made"))
 
 
+def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) -> None:
+    """Train, from the beginning or from a state, or only describe or convert.
+
+    Raises:
+        UserError: see the functions that it calls.
+    """
+    torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+    records = open_checked(settings)
+    frequency = tag_frequency(records.vocabulary.counts or (), len(records.train))
+    if state:
+        check_same_run(settings, state, records, world)
+    check_alone(settings.run, world)
+
+    # Where the weights come from, first match wins:
+    # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
+    # 2. --pretrained: from there, the head by tag name.
+    # 3. from scratch.
+    model, config = make_model(settings, records.vocabulary, frequency, state, world)
+
+    splits = load_splits(records, settings, own_preparation(config, CONFIG_FILE), world)
+    trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
+    world.print(describe(trainer), file=sys.stderr)
+    if settings.run.dry_run:
+        world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
+        return
+    with alone_in(settings.run, world):
+        begin_or_go_on(trainer, state)
+        if settings.recipe.epochs:
+            try:
+                train(trainer)
+            except Stopped:
+                step = trainer.progress.step
+                world.print(f"stopped at step {step}; the same command with --resume goes on", file=sys.stderr)
+                return
+        else:
+            convert(trainer)
+        if settings.run.export_dir:
+            export_best(trainer, settings.run.export_dir)
+    if world.is_first:
+        tell_how_to_tag(settings.run)
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    settings = make_settings(parse_arguments(argv))
+    _, given = parse_arguments(argv)
+    settings = make_settings(given)
+    state = find_state(settings)
+    if state:
+        settings = make_settings(given, state)
     world = distributed.join(settings.run.device, hint="pass --device cpu")
     with world, naming_flags(settings, world.device):
-        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
-        records = open_checked(settings)
-        frequency = tag_frequency(records.vocabulary.counts or (), len(records.train))
-
-        # Where the weights come from, first match wins:
-        # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
-        # 2. --pretrained: from there, the head by tag name.
-        # 3. from scratch.
-        state = find_state(settings)
-        model, config = make_model(settings, records.vocabulary, frequency, state, world)
-
-        splits = load_splits(records, settings, own_preparation(config, CONFIG_FILE), world)
-        trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
-        world.print(describe(trainer), file=sys.stderr)
-        if settings.run.dry_run:
-            world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
-            return cli.DONE
-        with alone_in(settings.run, world):
-            begin_or_go_on(trainer, state)
-            del state  # gigabytes
-
-            if settings.recipe.epochs:
-                try:
-                    train(trainer)
-                except Stopped:
-                    step = trainer.progress.step
-                    world.print(f"stopped at step {step}; the same command with --resume goes on", file=sys.stderr)
-                    return cli.DONE
-            else:
-                convert(trainer)
-            if settings.run.export_dir:
-                export_best(trainer, settings.run.export_dir)
+        if world.is_first and not settings.run.dry_run:
+            check_outputs(settings, goes_on=state is not None)
+        run(settings, state, world)
     return cli.DONE
 
 

@@ -6,7 +6,10 @@ python -m pytest tests/test_train_pytorch.py
 import json
 import math
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -30,7 +33,7 @@ from tagger.training.loss import LOSSES
 from tagger.training.optimizer import OPTIMIZERS
 from tagger.training.trainer import Trainer
 from tests.conftest import INPUT_SIZE
-from tests.helpers import error_line, flip_byte, lines_of, run_script, tree
+from tests.helpers import ROOT, error_line, flip_byte, lines_of, run_script, tree
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
 CPU = torch.device("cpu")
@@ -236,10 +239,120 @@ def test_an_earlier_run_is_replaced_only_with_overwrite(
 def test_a_run_that_died_before_its_first_checkpoint_is_no_obstacle(
     records: Path, tmp_path: Path, rehearsal: Rehearsal
 ) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"tagger": {}}')
     (tmp_path / "resume_00000000.pt").touch()
     assert train(records, tmp_path) == 0
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "eva02_tiny_patch14_336"
+
+
+OURS = ("config.json", "selected_tags.csv", "threshold.json", "tag_metrics.csv", "metrics.csv", "curves.png")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_somebodys_files_are_not_replaced_unasked(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    assert train(records, tmp_path) == 2
+    line = error_line(capsys.readouterr().err)
+    assert f"{tmp_path / name}: stands there and does not look like this script's output" in line
+    assert "name another --output_dir, or pass --overwrite" in line
+    assert tree(tmp_path) == [name] and (tmp_path / name).read_text() == "mine" and rehearsal.epochs == 0
+    assert train(records, tmp_path, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("flag", ["--output_dir", "--export_dir"])
+def test_files_of_the_toolkit_are_never_replaced(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    before = {name: (ROOT / name).read_bytes() for name in ("selected_tags.csv", "threshold.json")}
+    assert train(records, tmp_path / "out", "--overwrite", flag, ROOT) == 2
+    line = error_line(capsys.readouterr().err)
+    assert f"selected_tags.csv: a file of the toolkit; name another {flag}" in line
+    assert {name: (ROOT / name).read_bytes() for name in before} == before and rehearsal.epochs == 0
+    assert not [name for name in ("config.json", "model.safetensors", ".tagger.lock") if (ROOT / name).exists()]
+
+
+def test_inputs_are_never_replaced(
+    copied: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {name: (copied / name).read_bytes() for name in tree(copied)}
+    for flag in ("--output_dir", "--export_dir"):
+        assert train(copied, tmp_path / "out", "--overwrite", flag, copied) == 2
+        assert "selected_tags.csv: an input of this run; name another" in error_line(capsys.readouterr().err)
+    assert {name: (copied / name).read_bytes() for name in tree(copied)} == before
+    source = tmp_path / "source"
+    assert train(copied, source) == 0
+    assert train(copied, source, "--pretrained", source, "--overwrite") == 2
+    assert "config.json: an input of this run" in error_line(capsys.readouterr().err)
+    assert (source / "eva02_tiny_best.pth").exists()
+
+
+def test_another_models_folder_is_no_place_to_export_to(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "wd"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architecture": "vit"}')
+    (folder / "model.safetensors").write_text("somebody's")
+    assert train(records, tmp_path / "out", "--export_dir", folder) == 2
+    assert "name another --export_dir, or pass --overwrite" in error_line(capsys.readouterr().err)
+    assert rehearsal.epochs == 0 and (folder / "model.safetensors").read_text() == "somebody's"
+    for _ in range(2):  # its own may be replaced
+        assert train(records, tmp_path / "out", "--export_dir", tmp_path / "mine") in (0, 2)
+        shutil.rmtree(tmp_path / "out")
+    assert (tmp_path / "mine" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_neither_written_nor_taken(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str], bad: float
+) -> None:
+    assert train(records, tmp_path / "good") == 0
+    weights = torch.load(tmp_path / "good" / "eva02_tiny_best.pth", weights_only=True)
+    weights["head.bias"][1] = bad
+    torch.save(weights, tmp_path / "good" / "eva02_tiny_best.pth")
+    capsys.readouterr()
+    assert train(records, tmp_path / "next", "--pretrained", tmp_path / "good" / "eva02_tiny_best.pth") == 2
+    assert "eva02_tiny_best.pth: head.bias holds NaN or infinity" in error_line(capsys.readouterr().err)
+
+    def spoil(trainer: Trainer) -> None:
+        with torch.no_grad():
+            trainer.model.head.bias.fill_(bad)  # type: ignore[operator, union-attr]
+
+    rehearsal.during = spoil
+    assert train(records, tmp_path / "bad") == 2
+    line = error_line(capsys.readouterr().err)
+    assert "head.bias is not a finite number at step" in line and "--lr" in line
+    assert not list((tmp_path / "bad").glob("*.pth"))
+
+
+def test_a_flipped_bit_in_weights_to_start_from_is_found(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(records, tmp_path / "run", "--export_dir", tmp_path / "exported") == 0
+    for path in (tmp_path / "run" / "eva02_tiny_best.pth", tmp_path / "exported" / "model.safetensors"):
+        flip_byte(path, path.stat().st_size // 2)
+        capsys.readouterr()
+        assert train(records, tmp_path / "next", "--pretrained", path) == 2
+        assert f"{path.name}: damaged, its checksum is another" in error_line(capsys.readouterr().err)
+
+
+def test_it_ends_with_a_command_that_tags_with_the_fitted_thresholds(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = ROOT / "examples" / "pictures" / "1.jpg"
+    (tmp_path / "threshold.json").write_text((ROOT / "threshold.json").read_text())
+    assert train(records, Path("my checkpoints")) == 0
+    line = lines_of(capsys.readouterr().err)[-1]
+    command = shlex.split(line.removeprefix("tag with it: "))
+    fitted = Path("my checkpoints", "threshold.json")
+    assert command[-2:] == ["--threshold_json", str(fitted)]
+    command[0], command[command.index("PICTURE")] = sys.executable, str(picture)
+    done = subprocess.run(command, capture_output=True, text=True)
+    level = json.loads(fitted.read_text())["general_threshold"]
+    assert done.returncode == 0 and f"General tags (threshold={level:.2f})" in done.stdout, done.stderr
 
 
 @pytest.mark.usefixtures("shallow")
@@ -275,7 +388,7 @@ def test_every_step_is_clipped_and_mixed_and_drops_paths(
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    defaults = vars(script.parse_arguments([]))
+    defaults = vars(script.parse_arguments([])[0])
     expected: dict[str, Any] = {
         "dataset_root": Path("output-datasets"),
         "output_dir": Path("checkpoints"),
@@ -297,7 +410,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_flags_may_be_spelled_with_dashes() -> None:
-    arguments = script.parse_arguments(["--dataset-root", "a", "--output-dir=b", "--image-size", "28"])
+    arguments, _ = script.parse_arguments(["--dataset-root", "a", "--output-dir=b", "--image-size", "28"])
     assert (arguments.dataset_root, arguments.output_dir, arguments.image_size) == (Path("a"), Path("b"), 28)
 
 

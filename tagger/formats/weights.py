@@ -130,7 +130,10 @@ def _crc32(tensors: Iterable[tuple[str, Tensor]]) -> int:
 
 def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
     """The name of a tensor that holds NaN or infinity, or None."""
-    return next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
+    if not weights:
+        return None
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in weights.values()]).tolist()  # the host waits once
+    return next((name for name, good in zip(weights, finite, strict=True) if not good), None)
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path | str) -> None:

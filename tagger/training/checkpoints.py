@@ -6,10 +6,12 @@ kept, so that even a disk that lost the newest leaves one:
     state = checkpoints.newest_state(Path("checkpoints"), hint="begin again")
 """
 
+import contextlib
 import re
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,9 +19,11 @@ from typing import Any
 import torch
 
 from tagger import cli
-from tagger.files import UserError, replacing, write_json
-from tagger.formats.checkpoint import CONFIG_FILE, STATE_PATTERN, best_name, epoch_name
+from tagger.files import UserError, check_output, check_writable, read_json, replacing, write_json
+from tagger.formats.checkpoint import CONFIG_FILE, OUR_KEY, STATE_PATTERN, best_name, epoch_name
+from tagger.formats.thresholds import TAG_METRICS_FILE, THRESHOLDS_FILE
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, write_vocabulary
+from tagger.formats.weights import check_finite, check_sums
 
 METRICS_FILE = "metrics.csv"  # a row per epoch
 CURVES_FILE = "curves.png"
@@ -28,17 +32,28 @@ KEPT_STATES = 2
 STATE_NAME = re.compile(r"resume_(\d+)\.pt")
 
 
-class DifferentSettings(UserError):
-    """A run is resumed with another value than it began with.
+@dataclass(frozen=True)
+class Difference:
+    """What a run that shall go on began with, and what it is given now.
 
     Attributes:
         name: of the setting, or words for what differs.
-        saved, now: the two values.
     """
 
-    def __init__(self, name: str, saved: object, now: object) -> None:
-        super().__init__(f"{name}: the run that shall go on has {saved}, not {now}")
-        self.name, self.saved, self.now = name, saved, now
+    name: str
+    saved: object
+    now: object
+
+    def __str__(self) -> str:
+        return f"{self.name}: the run that shall go on has {self.saved}, not {self.now}"
+
+
+class DifferentSettings(UserError):
+    """A run is resumed with other values than it began with."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        super().__init__("; ".join(map(str, differences)))
+        self.differences = differences
 
 
 class StopRequest:
@@ -55,28 +70,65 @@ class StopRequest:
 
 # --- the folder -----------------------------------------------------------------------------------------------------
 
+# All that a run writes, whatever its checkpoints are called.
+OUTPUTS = (CONFIG_FILE, VOCABULARY_FILE, THRESHOLDS_FILE, TAG_METRICS_FILE, METRICS_FILE, CURVES_FILE)
 
-def prepare_output(folder: Path, config: Mapping[str, Any], vocabulary: Vocabulary, overwrite: bool, hint: str) -> None:
-    """Write all that inference needs but the weights: before the first epoch, so that any checkpoint is complete.
+
+def earlier_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints and states in a folder."""
+    patterns = (epoch_name("*", "*"), best_name("*"), STATE_PATTERN)
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+def check_folder(
+    folder: Path, inputs: Sequence[Path], overwrite: bool, hint: str, overwrite_hint: str, resume_hint: str
+) -> None:
+    """Refuse a folder for the output of a new run that cannot be written to, or holds what a run must not replace.
 
     Args:
-        overwrite: remove the checkpoints of an earlier run.
-        hint: ends the error, as in "name another folder".
+        inputs: files that the run reads.
+        overwrite: whether it may replace an earlier run, or files that are not of a run.
+        hint: ends the errors, as in "name another folder".
+        overwrite_hint: ends those that `overwrite` would avoid.
+        resume_hint: ends that of an earlier run.
 
     Raises:
-        UserError: the folder holds checkpoints of an earlier run, and `overwrite` is not set.
+        UserError: no folder, no permission, an input, a file of the toolkit, an earlier run, or somebody's files.
+    """
+    check_writable(folder, hint)
+    # A state of step 0 holds nothing learnt: the run that wrote it died before its first checkpoint.
+    worth_keeping = [path for path in earlier_checkpoints(folder) if path != state_path(folder, 0)]
+    if worth_keeping and not overwrite:
+        raise UserError(f"{folder}: holds {worth_keeping[0].name} of an earlier run; {resume_hint}")
+    ours = is_ours(folder)
+    for name in OUTPUTS:
+        check_output(
+            folder / name,
+            hint=hint,
+            inputs=inputs,
+            is_ours=lambda path: ours,
+            overwrite=overwrite,
+            overwrite_hint=overwrite_hint,
+        )
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is that of a run or an export of this toolkit, by its config.json."""
+    with contextlib.suppress(UserError):  # none, or another program's
+        return OUR_KEY in read_json(folder / CONFIG_FILE, "")
+    return False
+
+
+def prepare_output(folder: Path, config: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Write all that inference needs but the weights: before the first epoch, so that any checkpoint is complete.
+
+    What an earlier run left is removed; see `check_folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    patterns = (epoch_name("*", "*"), best_name("*"), STATE_PATTERN)
-    earlier = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    # A state of step 0 holds nothing learnt: the run that wrote it died before its first checkpoint.
-    worth_keeping = [path for path in earlier if path != state_path(folder, 0)]
-    if worth_keeping and not overwrite:
-        raise UserError(f"{folder}: holds {worth_keeping[0].name} of an earlier run; {hint}")
-    for path in earlier:  # a shorter run must not end among the later epochs of another
+    for path in earlier_checkpoints(folder):  # a shorter run must not end among the later epochs of another
         path.unlink()
+    write_json(folder / CONFIG_FILE, config)  # first, for by it the folder is known as a run's
     write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
-    write_json(folder / CONFIG_FILE, config)
 
 
 def prune_checkpoints(folder: Path, model: str, keep: int) -> None:
@@ -130,9 +182,13 @@ def newest_state(folder: Path, hint: str) -> dict[str, Any] | None:
     states = _states(folder)
     for _, path in states:
         try:
+            check_sums(path)
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            check_finite(state.get("model", {}), path)
+        except UserError as error:
+            cli.warn(f"warning: {str(error).partition(';')[0]}; passed over")
         except Exception as error:  # zipfile, pickle and torch each have their own for a damaged file
-            cli.warn(f"warning: {path}: damaged ({type(error).__name__}), passed over")
+            cli.warn(f"warning: {path}: damaged ({type(error).__name__}); passed over")
         else:
             return state
     if states:
@@ -141,15 +197,20 @@ def newest_state(folder: Path, hint: str) -> dict[str, Any] | None:
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings than the run began with.
+    """Refuse to go on with other settings than the run began with; but it may be longer.
 
     Args:
         saved, now: what decides about the weights, by setting (`lr`) or in words (`the vocabulary`).
 
     Raises:
-        DifferentSettings: for the first one that differs.
+        DifferentSettings: with all that differ.
     """
     saved = {name.removeprefix("--"): value for name, value in saved.items()}  # up to 0.2, states named flags
-    for name, value in now.items():
-        if saved.get(name) != value:
-            raise DifferentSettings(name, saved.get(name), value)
+    found = [Difference(name, saved.get(name), value) for name, value in now.items() if saved.get(name) != value]
+    if found := [each for each in found if not (each.name == "epochs" and is_longer(saved, now))]:
+        raise DifferentSettings(found)
+
+
+def is_longer(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run that goes on has more epochs than it began with."""
+    return int(saved.get("epochs", now["epochs"])) < int(now["epochs"])

@@ -20,7 +20,7 @@ from tagger.formats.families import hub, registry
 from tagger.formats.families.description import Hints
 from tagger.formats.families.engines import EngineMissing
 from tagger.formats.vocabulary import Vocabulary
-from tagger.formats.weights import load_weights
+from tagger.formats.weights import check_finite, check_sums, load_weights
 from tagger.preparation import WHITE, Pad, PadToSquare, Preparation
 
 NEW_TAG_STD = 0.002  # of a new tag's weights: a tenth of timm's, so that it starts at its frequency
@@ -69,7 +69,9 @@ def read(name: str) -> Source:
         raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
     assert found.config is not None  # what torch runs has one
     vocabulary = found.vocabulary if len(found.vocabulary) else None
+    check_sums(found.weights)
     weights = load_weights(found.weights)
+    check_finite(weights, found.weights)
     return Source(name, found.config, of_records(found.preparation), vocabulary, weights, found.assumptions)
 
 

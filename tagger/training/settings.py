@@ -17,6 +17,9 @@ T = TypeVar("T")
 # and the moment to stop may change between the parts of a run.
 DECISIVE = "decisive"
 Decisive = Annotated[T, DECISIVE]
+# A field that a run which goes on takes over where it is told nothing else, as it does with the decisive ones.
+REMEMBERED = "remembered"
+Remembered = Annotated[T, REMEMBERED]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class DataSettings:
         num_workers: decoding processes, 0 = decode in the training process; None leaves the choice to the device.
     """
 
-    dataset_root: Path = Path("output-datasets")
+    dataset_root: Remembered[Path] = Path("output-datasets")
     image_size: Decisive[int] = 224
     hflip: Decisive[float] = 0.5
     crop_min: Decisive[float] = 0.87
@@ -57,7 +60,7 @@ class ModelSettings:
     pretrained: str | None = None
     drop_path: Decisive[float] = 0.0
     patch_dropout: Decisive[float] = 0.75
-    grad_checkpointing: bool = False
+    grad_checkpointing: Remembered[bool] = False
     compile: bool = False
 
 
@@ -83,9 +86,9 @@ class RecipeSettings:
         seed: of everything random.
     """
 
-    batch_size: int = 32
+    batch_size: Remembered[int] = 32
     epochs: Decisive[int] = 10
-    grad_accumulation: int = 1
+    grad_accumulation: Remembered[int] = 1
     optimizer: Decisive[str] = "muon"
     lr: Decisive[float] = 1e-4
     warmup: Decisive[float] = 0.1
@@ -95,7 +98,7 @@ class RecipeSettings:
     loss: Decisive[str] = "bce"
     frequency_weighting: Decisive[float] = 0.0
     mixup: Decisive[float] = 0.0
-    patience: int = 5
+    patience: Remembered[int] = 5
     early_stopping_metric: Decisive[str] = "loss"  # it decides which weights are the best ones
     seed: Decisive[int] = 0
 
@@ -119,8 +122,8 @@ class RunSettings:
     output_dir: Path = Path("checkpoints")
     overwrite: bool = False
     resume: str | None = None
-    save_every_steps: int = 0
-    keep_checkpoints: int = 0
+    save_every_steps: Remembered[int] = 0
+    keep_checkpoints: Remembered[int] = 0
     export_dir: Path | None = None
     dry_run: bool = False
 
@@ -159,10 +162,28 @@ class TrainingSettings:
 
     def decisive(self) -> dict[str, Any]:
         """The values that decide about the weights, by field name."""
+        return self._marked(DECISIVE)
+
+    def remembered(self) -> dict[str, Any]:
+        """What a state keeps for a run that goes on, by field name: numbers, texts and None; a path is absolute."""
+        values = self._marked(DECISIVE) | self._marked(REMEMBERED)
+        return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def recalled(cls, remembered: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of `remembered` that there are fields for, as these fields have them; for `from_flat`."""
+        defaults = cls().flat()
+        return {
+            name: Path(value) if isinstance(defaults[name], Path) else value
+            for name, value in remembered.items()
+            if name in defaults
+        }
+
+    def _marked(self, mark: str) -> dict[str, Any]:
         values = self.flat()
         return {
             name: values[name]
             for group in fields(self)
             for name, hint in get_type_hints(type(getattr(self, group.name)), include_extras=True).items()
-            if DECISIVE in getattr(hint, "__metadata__", ())
+            if mark in getattr(hint, "__metadata__", ())
         }

@@ -21,6 +21,7 @@ from tagger.device import normalise
 from tagger.files import UserError
 from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
 from tagger.formats.vocabulary import Vocabulary
+from tagger.formats.weights import first_not_finite
 from tagger.training import checkpoints, cost
 from tagger.training.data import Batch, Split, mixup, seed_step, to_device
 from tagger.training.distributed import World
@@ -38,10 +39,10 @@ class Stopped(Exception):
 
 
 class NotFinite(UserError):
-    """The loss or its gradient is infinite or not a number, first at `step`."""
+    """The loss, its gradient or the weights are infinite or not a number, first at `step`."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the loss or its gradient is not a finite number at step {step}")
+    def __init__(self, step: int, what: str = "the loss or its gradient") -> None:
+        super().__init__(f"{what} is not a finite number at step {step}")
         self.step = step
 
 
@@ -222,6 +223,16 @@ class Trainer:
         if (step := int(self.first_bad_step.item())) >= 0:
             raise NotFinite(step)
 
+    def check_weights(self) -> None:
+        """Before weights are written: a step may make them infinite whose loss was a number yet.
+
+        Raises:
+            NotFinite: they are.
+        """
+        for module in (self.model, self.ema.module) if self.ema else (self.model,):
+            if name := first_not_finite(module.state_dict()):
+                raise NotFinite(self.progress.step, name)
+
     def _out_of_memory(self) -> OutOfMemory:
         """The error that names the batch size that would fit, found by trying. The weights are lost in it."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -303,15 +314,19 @@ class Trainer:
         """Write what going on needs.
 
         Raises:
-            NotFinite: a state with a loss that is not finite would be of no use.
+            NotFinite: a state with a loss or weights that are not finite would be of no use.
         """
         self._check_finite()
+        self.check_weights()
         loss_sum = self.loss_sum.clone()
         self.world.sum(loss_sum)
         if not self.world.is_first:
             return
         state = {
-            "settings": self.fixed_settings(),
+            "settings": fixed_settings(
+                self.settings, self.vocabulary, self.train_split.batches.length, self.world.size
+            ),
+            "remembered": self.settings.remembered(),
             "config": self.config,
             # Every process that goes on takes an equal share of the sum.
             "progress": vars(self.progress) | {"loss_sum": loss_sum.item() / self.world.size},
@@ -324,12 +339,7 @@ class Trainer:
         checkpoints.save_state(self.settings.run.output_dir, self.progress.step, state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where a state was written.
-
-        Raises:
-            checkpoints.DifferentSettings: it was written by a run with other settings.
-        """
-        checkpoints.check_same(state["settings"], self.fixed_settings())
+        """Go on where a state was written, by a run with the same `fixed_settings`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -337,12 +347,18 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.history, self.report = state["history"], state["report"]
 
-    def fixed_settings(self) -> dict[str, Any]:
-        """What must not change between the parts of a run: by words for what is measured, and by a setting's name."""
-        batches = self.train_split.batches
-        return {
-            "the vocabulary": self.vocabulary.sha256,
-            "the number of training images": batches.length,
-            "the number of images per step": batches.step_size,
-            **self.settings.decisive(),
-        }
+
+def fixed_settings(settings: TrainingSettings, vocabulary: Vocabulary, images: int, processes: int) -> dict[str, Any]:
+    """What must not change between the parts of a run: by words for what is measured, and by a setting's name.
+
+    Args:
+        images: of the training split.
+        processes: of the run.
+    """
+    recipe = settings.recipe
+    return {
+        "the vocabulary": vocabulary.sha256,
+        "the number of training images": images,
+        "the number of images per step": recipe.batch_size * recipe.grad_accumulation * processes,
+        **settings.decisive(),
+    }

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import train_pytorch
-from tagger.files import UserError
+from tagger.files import UserError, locked_folder
 from tagger.training import checkpoints
 from tests.helpers import ROOT, error_line, free_port, run_script
 
@@ -201,8 +201,84 @@ def test_a_finished_run_has_nothing_left_to_do(records: Path, undisturbed: Path)
 def test_resuming_with_other_settings_is_refused(
     records: Path, undisturbed: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert train_pytorch.main(flags(records, undisturbed, "--resume", "--lr", 0.5)) == 2
-    assert "--lr: the run that shall go on has 0.0001, not 0.5; pass --lr 0.0001" in error_line(capfd.readouterr().err)
+    assert train_pytorch.main(flags(records, undisturbed, "--resume", "--lr", 0.5, "--seed", 7)) == 2
+    line = error_line(capfd.readouterr().err)
+    assert "--lr: the run that shall go on has 0.0001, not 0.5; --seed: the run that shall go on has 0, not 7" in line
+    assert "leave these flags out, or begin another run with another --output_dir" in line
+
+
+def test_flags_that_are_left_out_are_those_of_the_run(records: Path, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    done = run_code(ENDED_AFTER, 7, signal.SIGTERM.value, *flags(records, folder))
+    assert done.returncode == 0, done.stderr
+    done = run_script("train_pytorch.py", "--output_dir", folder, "--resume", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(folder, undisturbed)
+
+
+def test_a_run_may_become_longer(records: Path, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed, folder)
+    done = run_script(
+        "train_pytorch.py", "--output_dir", folder, "--resume", "--epochs", 5, "--device", "cpu", cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    told = "--epochs 5: planned for 3; from step 15 on the learning rate follows the longer schedule"
+    assert told in done.stderr and "from the beginning" in done.stderr
+    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["epoch", "1", "2", "3", "4", "5"]
+    assert float(rows[4][2]) > float(rows[5][2])  # the cosine of five epochs
+    assert (folder / "eva02_tiny_epoch_5.pth").exists()
+    done = run_script(
+        "train_pytorch.py", "--output_dir", folder, "--resume", "--epochs", 4, "--device", "cpu", cwd=ROOT
+    )
+    assert "--epochs: the run that shall go on has 5, not 4; leave the flag out" in error_line(done.stderr)
+
+
+def test_what_is_refused_is_refused_before_a_model_is_built(
+    records: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr("models.build", build)
+    (tmp_path / "file").touch()
+    held = tmp_path / "held"
+    shutil.copytree(undisturbed, held)
+    for command, words in (
+        (flags(records, undisturbed), "of an earlier run; pass --resume"),
+        (flags(records, undisturbed, "--resume", "--lr", 0.5), "--lr: the run that shall go on has"),
+        (flags(records, undisturbed, "--resume", "--model", "eva02_base"), "--model eva02_base: the run that shall go"),
+        (flags(records, tmp_path / "file"), "file: not a folder; name another --output_dir"),
+        (flags(records, tmp_path / "file", "--resume"), "file: not a folder; name that of the run with --output_dir"),
+    ):
+        assert train_pytorch.main(command) == 2
+        assert words in error_line(capfd.readouterr().err)
+    with locked_folder(held):
+        assert train_pytorch.main(flags(records, held, "--resume")) == 2
+    assert "is at work here; wait for it, or name another --output_dir" in error_line(capfd.readouterr().err)
+
+
+def test_a_state_with_a_flipped_bit_or_without_numbers_is_passed_over(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = sorted(undisturbed.glob("resume_*.pt"))[-1]
+    state = torch.load(newest, weights_only=True)
+    older = {"model": {"head.bias": torch.zeros(2)}, "step": 1}
+    checkpoints.save_state(tmp_path, 1, older)
+    path = checkpoints.save_state(tmp_path, 2, state)
+    data = bytearray(path.read_bytes())
+    place = data.index(state["model"]["head.bias"].numpy().tobytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    found = checkpoints.newest_state(tmp_path, hint="")
+    assert found and found["step"] == 1
+    assert f"{path}: damaged, its checksum is another; passed over" in capsys.readouterr().err
+    path.unlink()
+    checkpoints.save_state(tmp_path, 3, older | {"model": {"head.bias": torch.tensor([0.0, float("nan")])}})
+    found = checkpoints.newest_state(tmp_path, hint="")
+    assert found and found["step"] == 1
+    assert "head.bias holds NaN or infinity" in capsys.readouterr().err
 
 
 def test_resuming_nothing(records: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ python -m pytest tests/training/test_settings.py
 """
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ FREE = {
 
 
 def test_every_field_is_a_flag_and_every_flag_a_field() -> None:
-    flags = vars(script.parse_arguments([])).keys()
+    flags = vars(script.parse_arguments([])[0]).keys()
     fields = [field.name for group in vars(TrainingSettings()).values() for field in dataclasses.fields(group)]
     assert flags == set(fields) and max(Counter(fields).values()) == 1
 
@@ -38,12 +39,33 @@ def test_every_field_decides_or_is_free() -> None:
 def test_a_decisive_field_is_compared(name: str) -> None:
     began = TrainingSettings()
     value = began.flat()[name]
-    other: Any = f"not {value}" if isinstance(value, str) else value + 1
+    other: Any = f"not {value}" if isinstance(value, str) else value - 1  # a run may become longer
     went_on = TrainingSettings.from_flat({name: other})
     assert went_on.flat()[name] == other
     with pytest.raises(checkpoints.DifferentSettings) as caught:
         checkpoints.check_same(began.decisive(), went_on.decisive())
-    assert (caught.value.name, caught.value.saved, caught.value.now) == (name, value, other)
+    assert caught.value.differences == [checkpoints.Difference(name, value, other)]
+
+
+def test_all_that_differs_is_named_but_a_longer_run() -> None:
+    began = TrainingSettings.from_flat({"epochs": 3}).decisive()
+    with pytest.raises(checkpoints.DifferentSettings) as caught:
+        checkpoints.check_same(began, TrainingSettings.from_flat({"epochs": 5, "lr": 0.5, "seed": 7}).decisive())
+    assert [each.name for each in caught.value.differences] == ["lr", "seed"]
+    checkpoints.check_same(began, TrainingSettings.from_flat({"epochs": 5}).decisive())
+    with pytest.raises(checkpoints.DifferentSettings, match="epochs: the run that shall go on has 3, not 2"):
+        checkpoints.check_same(began, TrainingSettings.from_flat({"epochs": 2}).decisive())
+
+
+def test_what_a_run_that_goes_on_takes_over() -> None:
+    settings = TrainingSettings.from_flat({"lr": 0.5, "batch_size": 7, "dataset_root": Path("a"), "device": "cpu"})
+    kept = settings.remembered()
+    assert json.loads(json.dumps(kept)) == kept and "device" not in kept
+    state = {"remembered": kept | {"of a later version": 1}}
+    resumed = script.make_settings({"output_dir": Path("b"), "seed": 3, "pretrained": "x"}, state)
+    assert resumed.recipe == dataclasses.replace(settings.recipe, seed=3)
+    assert resumed.data.dataset_root == Path("a").resolve() and resumed.model.patch_dropout == 0.75
+    assert resumed.run.output_dir == Path("b") and resumed.run.device == "auto"
 
 
 def test_free_fields_may_change() -> None:
@@ -80,7 +102,7 @@ def test_settings_are_made_from_values_by_name() -> None:
 def test_the_recipe_depends_on_where_the_weights_come_from(
     flags: list[str], expected: tuple[str, float, float]
 ) -> None:
-    settings = script.make_settings(script.parse_arguments(flags))
+    settings = script.make_settings(script.parse_arguments(flags)[1])
     assert (settings.recipe.optimizer, settings.model.patch_dropout, settings.recipe.layer_decay) == expected
 
 
