@@ -111,8 +111,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "0.75 for characters and artists)",
     )
     for key in (*THRESHOLDS, *FURTHER_KEYS):
-        flag = f"--{SHORT_FLAGS.get(key, key)}"
-        thresholds.add_argument(flag, dest=key, type=cli.fraction, metavar="P", help=f"wins over {key} of the file")
+        flags = dict.fromkeys((f"--{SHORT_FLAGS.get(key, key)}", f"--{key}"))  # the long one is kohya's
+        thresholds.add_argument(*flags, dest=key, type=cli.fraction, metavar="P", help=f"wins over {key} of the file")
     thresholds.add_argument(
         "--thresholds",
         choices=("json", "per_tag", "published"),
@@ -141,12 +141,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     captions.add_argument("--write_captions", action="store_true")
     captions.add_argument("--existing", choices=EXISTING, default="skip", help="what to do with a txt that is there")
     captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
-    captions.add_argument("--exclude_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out")
+    captions.add_argument(
+        "--exclude_tags", "--undesired_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out"
+    )
     captions.add_argument("--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first")
     captions.add_argument(
         "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists"
     )
     captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
+    captions.add_argument(
+        "--remove_underscore", dest="underscores", action="store_const", const="space", help="--underscores space"
+    )
     captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
     add_artist_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -163,6 +168,7 @@ def add_model_arguments(parser: cli.ArgumentParser) -> None:
     )
     model.add_argument(
         "--model_repo",
+        "--repo_id",
         metavar="ID",
         help="or a repository of the hub, owner/name[/folder][@revision]: SmilingWolf/wd-eva02-large-tagger-v3",
     )

@@ -120,6 +120,33 @@ def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
+    ("alias", "flag"),
+    [
+        (["--general_threshold", "0.1"], ["--gen_threshold", "0.1"]),
+        (["--character-threshold=0.1"], ["--char_threshold", "0.1"]),
+        (["--repo-id", "owner/name"], ["--model_repo", "owner/name"]),
+        (["--undesired_tags", "solo,\\(o\\)"], ["--exclude_tags", "solo,\\(o\\)"]),
+        (["--remove_underscore"], ["--underscores", "space"]),
+    ],
+)
+def test_the_names_that_users_of_kohya_know_are_the_same_flags(alias: list[str], flag: list[str]) -> None:
+    model = [] if "--model_repo" in flag else ["--model_path", "checkpoints"]
+    common = ["--image_file", "a.png", *model]
+    expected, plain = (
+        script.parse_arguments([*common, *flag]),
+        script.parse_arguments(["--image_file", "a.png", "--model_path", "m"]),
+    )
+    assert script.parse_arguments([*common, *alias]) == expected != plain
+
+
+@pytest.mark.parametrize("flags", [["--general_threshold", "2"], ["--remove_underscore=yes"], ["--repo_id", "a/b"]])
+def test_an_alias_refuses_what_its_flag_refuses(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script.parse_arguments(["--image_file", "a.png", "--model_path", "checkpoints", *flags])
+    assert len(lines_of(capsys.readouterr().err)) == 1
+
+
+@pytest.mark.parametrize(
     ("flag", "group", "names"),
     [
         ("--gen_threshold", "general", ["1girl", "whiskey"]),
