@@ -119,6 +119,9 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
         "--lr", type=cli.positive_float, help="peak learning rate; 4e-3 suits the tiny and small models from scratch"
     )
     group.add_argument(
+        "--head_lr", type=cli.positive_float, metavar="FACTOR", help="the head's rate as a multiple of --lr"
+    )
+    group.add_argument(
         "--warmup", type=cli.fraction, help="share of all steps in which the rate rises to its peak; then a cosine to 0"
     )
     group.add_argument("--weight_decay", type=cli.non_negative_float, help="of matrices; norms and biases have none")
@@ -233,6 +236,8 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
         is_flag = error.name in settings.flat()
         setting = f"--{error}" if is_flag else str(error)
         hint = f"pass --{error.name} {error.saved}" if is_flag else "go on with what it began with"
+        if is_flag and error.saved is None:  # no decisive setting can be None: the state is older than the flag
+            hint = "the run began with a version of the toolkit that had no such flag, go on with that one"
         raise UserError(f"{setting}; {hint}, or begin another run with another --output_dir") from None
     except OutOfMemory as error:
         if error.fitting:
