@@ -127,6 +127,9 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
         "--lr", type=cli.positive_float, help="peak learning rate; 4e-3 suits the tiny and small models from scratch"
     )
     group.add_argument(
+        "--head_lr", type=cli.positive_float, metavar="FACTOR", help="the head's rate as a multiple of --lr"
+    )
+    group.add_argument(
         "--warmup", type=cli.fraction, help="share of all steps in which the rate rises to its peak; then a cosine to 0"
     )
     group.add_argument("--weight_decay", type=cli.non_negative_float, help="of matrices; norms and biases have none")
@@ -253,8 +256,10 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
     except DifferentSettings as error:
         flags = [each for each in error.differences if each.name in settings.flat()]
         others = [each for each in error.differences if each not in flags]
+        if any(each.saved is None for each in flags):  # no decisive setting can be None: the state is older than the flag
+            flags, others = [], [*flags, *others]
         hints = ["leave these flags out" if len(flags) > 1 else "leave the flag out"] if flags else []
-        hints += ["go on with what it began with"] if others else []
+        hints += ["go on with what it began with, the version of the toolkit too"] if others else []
         told = "; ".join([*(f"--{each}" for each in flags), *map(str, others)])
         raise UserError(f"{told}; {' and '.join(hints)}, or begin another run with another --output_dir") from None
     except OutOfMemory as error:

@@ -74,6 +74,7 @@ class RecipeSettings:
         grad_accumulation: batches per optimizer step and process.
         optimizer: a key of optimizer.OPTIMIZERS.
         lr: peak learning rate, above 0.
+        head_lr: the head's rate as a multiple of `lr`, above 0.
         warmup: share of all steps in which the rate rises from 0 to its peak, 0..1.
         weight_decay: of matrices, decoupled from the gradient, 0 or more.
         layer_decay: each block's rate as a share of the rate of the block above, above 0 to 1; 1 = all alike.
@@ -91,6 +92,7 @@ class RecipeSettings:
     grad_accumulation: Remembered[int] = 1
     optimizer: Decisive[str] = "muon"
     lr: Decisive[float] = 1e-4
+    head_lr: Decisive[float] = 1.0
     warmup: Decisive[float] = 0.1
     weight_decay: Decisive[float] = 0.05
     layer_decay: Decisive[float] = 1.0
