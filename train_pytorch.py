@@ -38,11 +38,13 @@ from tagger.formats.records import ABOUT_FILE
 from tagger.formats.thresholds import THRESHOLDS_FILE
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary
 from tagger.formats.weights import check_finite, check_sums, load_weights, save_weights
-from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
+from tagger.preparation import Preparation
+from tagger.training import checkpoints, cost, curves, distributed, export, features, pretrained
 from tagger.training.checkpoints import DifferentSettings
-from tagger.training.data import ImagesTooSmall, TaggedRecords, load_splits, open_records
+from tagger.training.data import ImagesTooSmall, Split, TaggedRecords, load_splits, make_loader, open_records
 from tagger.training.distributed import World
 from tagger.training.evaluation import EARLY_STOPPING_METRICS, Evaluation
+from tagger.training.frozen import FrozenHead, new_rows, unfreeze_last
 from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
 from tagger.training.optimizer import OPTIMIZERS, static_bytes
 from tagger.training.settings import RunSettings, TrainingSettings
@@ -101,6 +103,18 @@ def add_model_flags(parser: cli.ArgumentParser) -> None:
         "--patch_dropout",
         type=cli.proper_fraction,
         help="share of the patches that training leaves out, which saves as much time " + defaults_of("patch_dropout"),
+    )
+    group.add_argument(
+        "--freeze_backbone",
+        action="store_true",
+        help="train the head alone, on features that are computed once; the rows of tags that --pretrained knows stay "
+        "as they are",
+    )
+    group.add_argument(
+        "--train_old_tags", action="store_true", help="with --freeze_backbone: these rows, too, are trained"
+    )
+    group.add_argument(
+        "--unfreeze_last", type=cli.positive_int, metavar="N", help="train only the head and the last N blocks"
     )
     group.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
@@ -219,6 +233,12 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
         parser.error("--export_dir has a config.json of its own, for BGR; name another folder than --output_dir")
     if arguments.resume and arguments.overwrite:
         parser.error("--resume goes on and --overwrite begins anew; pass one of them")
+    if arguments.freeze_backbone and not arguments.pretrained and not arguments.resume:
+        parser.error("--freeze_backbone keeps what a model has learnt; name one with --pretrained")
+    if arguments.freeze_backbone and arguments.unfreeze_last:
+        parser.error("--freeze_backbone and --unfreeze_last exclude each other; pass one of them")
+    if arguments.train_old_tags and not (arguments.freeze_backbone or arguments.resume):
+        parser.error("--train_old_tags belongs to --freeze_backbone; else all rows are trained anyway")
     left_out = object()
     parser.set_defaults(**dict.fromkeys(FROM_SCRATCH, left_out))
     return arguments, {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not left_out}
@@ -256,7 +276,9 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
     except DifferentSettings as error:
         flags = [each for each in error.differences if each.name in settings.flat()]
         others = [each for each in error.differences if each not in flags]
-        if any(each.saved is None for each in flags):  # no decisive setting can be None: the state is older than the flag
+        if any(
+            each.saved is None for each in flags
+        ):  # no decisive setting can be None: the state is older than the flag
             flags, others = [], [*flags, *others]
         hints = ["leave these flags out" if len(flags) > 1 else "leave the flag out"] if flags else []
         hints += ["go on with what it began with, the version of the toolkit too"] if others else []
@@ -372,8 +394,8 @@ def check_outputs(settings: TrainingSettings, goes_on: bool) -> None:
 
 def make_model(
     settings: TrainingSettings, vocabulary: Vocabulary, frequency: Tensor, state: dict[str, Any] | None, world: World
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The model at the start of a run, and its config: from --pretrained, else from scratch.
+) -> tuple[nn.Module, dict[str, Any], Vocabulary | None]:
+    """The model at the start of a run, its config and the tags that it knew: from --pretrained, else from scratch.
 
     Args:
         frequency: the share of the training images that has each tag, (C,) in 0..1.
@@ -390,7 +412,8 @@ def make_model(
     if state:
         config = state["config"]
         check_name(asked_for, config, "the run that shall go on")
-        return models.build(config, **regularisation), config
+        if not settings.model.freeze_backbone:  # of whose model a state has a few rows alone
+            return models.build(config, **regularisation), config, None
     if not settings.model.pretrained:
         world.print(
             f"from scratch: it takes a hundred thousand images to learn to see; --pretrained {BEST_START} starts from "
@@ -400,7 +423,7 @@ def make_model(
         config = make_config(asked_for or DEFAULT_MODEL, image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
         model = models.build(config, **regularisation)
         start_head_at_log_odds(model, frequency)
-        return model, config
+        return model, config, None
     source = pretrained.read(settings.model.pretrained)
     for assumption in source.assumptions:
         world.print(f"{source.name}: assumed: {assumption}", file=sys.stderr)
@@ -411,7 +434,61 @@ def make_model(
     world.print(
         f"{source.name}: {tally.carried} tags carried over, {tally.new} new, {tally.dropped} dropped", file=sys.stderr
     )
-    return model, config
+    return model, config, source.vocabulary
+
+
+def unfreeze(model: nn.Module, blocks: int) -> None:
+    """Let the head and the last blocks learn, and nothing else.
+
+    Raises:
+        UserError: the model has no such blocks.
+    """
+    try:
+        unfreeze_last(model, blocks)
+    except ValueError as error:
+        raise UserError(f"--unfreeze_last {blocks}: {error}; pass a smaller number, or leave the flag out") from None
+
+
+def freeze(
+    model: nn.Module,
+    records: TaggedRecords,
+    splits: tuple[Split, Split],
+    known: Vocabulary | None,
+    preparation: Preparation,
+    settings: TrainingSettings,
+    world: World,
+) -> tuple[FrozenHead, tuple[Split, Split]]:
+    """The head of a model, and in place of the images what the rest of it sees in them, which is computed or found.
+
+    Args:
+        splits: the images.
+        known: the tags whose rows stay as they are.
+
+    Raises:
+        UserError: a record cannot be read, or there is nothing to learn.
+    """
+    rows = new_rows(records.vocabulary, None if settings.model.train_old_tags else known)
+    if not len(rows):
+        raise UserError(
+            f"{settings.data.dataset_root}: no tag that {settings.model.pretrained} does not know; pass "
+            "--train_old_tags, or add artists with create_tfrecord.py"
+        )
+    data, recipe = settings.data, settings.recipe
+    bfloat16 = features.runs_bfloat16(world.device)
+    extract = features.extractor(model, preparation, world.device, bfloat16)
+    made_by = (features.backbone_digest(model), preparation.to_json(), bfloat16)
+    loaders = []
+    for name, split, images, hflip in (
+        ("train", splits[0], records.train, data.hflip),
+        ("val", splits[1], records.val, 0.0),
+    ):
+        key = features.key_of(*made_by, features.records_digest(images))
+        views = features.VIEWS if hflip else features.VIEWS[:1]
+        store = features.FeatureStore(settings.run.output_dir / features.FOLDER / f"{name}-{key}", len(images), views)
+        features.fill(store, images, extract, preparation, recipe.batch_size, data.num_workers or 0, name, world)
+        dataset = features.TaggedFeatures(images, store, hflip, recipe.seed)
+        loaders.append(Split(split.batches, make_loader(dataset, split.batches, 0, world.device)))
+    return FrozenHead(model, rows), (loaders[0], loaders[1])
 
 
 def check_name(asked_for: str | None, config: dict[str, Any], origin: str) -> None:
@@ -543,11 +620,15 @@ def write_epoch(trainer: Trainer, evaluation: Evaluation | None, better: bool) -
         better: this is the best epoch so far.
     """
     run, epoch, name = trainer.settings.run, trainer.progress.epoch, models.model_name(trainer.config)
-    save_weights(run.output_dir / epoch_name(name, epoch), trainer.averaged)
-    if better:
-        save_weights(run.output_dir / best_name(name), trainer.averaged)
-        if evaluation:
-            evaluation.write(run.output_dir)
+    if isinstance(trainer.averaged, FrozenHead):  # an epoch takes less time than writing the model
+        if better:
+            trainer.best_rows = {part: tensor.clone() for part, tensor in trainer.averaged.state_dict().items()}
+    else:
+        save_weights(run.output_dir / epoch_name(name, epoch), trainer.averaged)
+        if better:
+            save_weights(run.output_dir / best_name(name), trainer.averaged)
+    if better and evaluation:
+        evaluation.write(run.output_dir)
     write_table(run.output_dir / checkpoints.METRICS_FILE, trainer.history)
     curves.draw(trainer.history, run.output_dir / checkpoints.CURVES_FILE)
     checkpoints.prune_checkpoints(run.output_dir, name, run.keep_checkpoints)
@@ -574,6 +655,8 @@ def train(trainer: Trainer) -> None:
         world.print(run_epoch(trainer))
     best = EARLY_STOPPING_METRICS[recipe.early_stopping_metric].describe(trainer.progress.best)
     path = trainer.settings.run.output_dir / best_name(models.model_name(trainer.config))
+    if isinstance(trainer.averaged, FrozenHead) and world.is_first:
+        save_weights(path, trainer.averaged.whole(trainer.best_rows))
     world.print(f"best: epoch {trainer.progress.best_epoch}, {best}, {path}")
     for line in trainer.report:
         world.print(f"  {line}")
@@ -628,15 +711,20 @@ def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) 
     # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
     # 2. --pretrained: from there, the head by tag name.
     # 3. from scratch.
-    model, config = make_model(settings, records.vocabulary, frequency, state, world)
+    model, config, known = make_model(settings, records.vocabulary, frequency, state, world)
+    if settings.model.unfreeze_last:
+        unfreeze(model, settings.model.unfreeze_last)
 
-    splits = load_splits(records, settings, own_preparation(config, CONFIG_FILE), world)
-    trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
-    world.print(describe(trainer), file=sys.stderr)
-    if settings.run.dry_run:
-        world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
-        return
     with alone_in(settings.run, world):
+        preparation = own_preparation(config, CONFIG_FILE)
+        splits = load_splits(records, settings, preparation, world)
+        if settings.model.freeze_backbone and not settings.run.dry_run:
+            model, splits = freeze(model, records, splits, known, preparation, settings, world)
+        trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
+        world.print(describe(trainer), file=sys.stderr)
+        if settings.run.dry_run:
+            world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
+            return
         begin_or_go_on(trainer, state)
         if settings.recipe.epochs:
             try:

@@ -89,12 +89,16 @@ def undecayed(model: nn.Module) -> set[str]:
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float) -> CosineLRScheduler:
-    """Linear from 0 to the peak in `warmup` x `total_steps` steps, then a cosine to 0. Call `step_update(step)`."""
+    """Linear to the peak in `warmup` x `total_steps` steps, then a cosine to 0. Call `step_update(step)`.
+
+    The first step has its share of the peak: at a rate of 0 it would teach nothing.
+    """
     warmup_steps = round(total_steps * warmup)
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, total_steps - warmup_steps),
         warmup_t=warmup_steps,
+        warmup_lr_init=optimizer.defaults["lr"] / (warmup_steps + 1),
         warmup_prefix=True,
         t_in_epochs=False,
     )

@@ -52,14 +52,20 @@ class ModelSettings:
         pretrained: a folder, a file or a repository of the hub to start from; None starts from scratch.
         drop_path: stochastic depth, the share of images that skip the last block, 0..1; it rises from 0 at the first.
         patch_dropout: share of the patches that training leaves out, 0 to below 1.
+        freeze_backbone: train the head alone, on features that are computed once.
+        unfreeze_last: train the head and so many blocks before it; None trains all.
+        train_old_tags: with a frozen backbone, train the rows of the tags too that `pretrained` knows.
         grad_checkpointing: recompute activations in the backward pass instead of keeping them.
         compile: run the model through torch.compile.
     """
 
     model: str | None = None
-    pretrained: str | None = None
+    pretrained: Remembered[str | None] = None
     drop_path: Decisive[float] = 0.0
     patch_dropout: Decisive[float] = 0.75
+    freeze_backbone: Decisive[bool] = False
+    unfreeze_last: Decisive[int | None] = None
+    train_old_tags: Decisive[bool] = False
     grad_checkpointing: Remembered[bool] = False
     compile: bool = False
 
