@@ -22,6 +22,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,25 @@ from torch import Tensor, nn
 
 import models
 from models import MODELS, make_config
-from tagger.device import DEVICES
-from tagger.files import UserError, check_output, check_writable, locked_folder, write_table
+from tagger.device import DEVICES, pick_device
+from tagger.files import UserError, check_output, check_writable, locked_folder, write_json, write_table
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
 from tagger.formats.records import ABOUT_FILE
+from tagger.formats.tag_lists import parse_tags
 from tagger.formats.thresholds import THRESHOLDS_FILE
-from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary
+from tagger.formats.vocabulary import (
+    ARTIST,
+    CATEGORIES_FILE,
+    VOCABULARY_FILE,
+    Category,
+    Vocabulary,
+    read_categories,
+    write_vocabulary,
+)
 from tagger.formats.weights import check_finite, check_sums, load_weights, save_weights
 from tagger.preparation import Preparation
-from tagger.training import checkpoints, cost, curves, distributed, export, features, pretrained
+from tagger.training import checkpoints, cost, curves, discriminant, distributed, export, features, pretrained
+from tagger.training import teach as teaching
 from tagger.training.checkpoints import DifferentSettings
 from tagger.training.data import ImagesTooSmall, Split, TaggedRecords, load_splits, make_loader, open_records
 from tagger.training.distributed import World
@@ -182,6 +193,25 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     )
 
 
+def tag_names(text: str) -> tuple[str, ...]:
+    """An argparse type: tags, separated by commas."""
+    return tuple(parse_tags(text))
+
+
+def add_teaching_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("teaching", "artists from a few pictures each, in minutes and without training")
+    group.add_argument(
+        "--teach",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder for each artist, or pairs with artist tags; --pretrained learns to tell them from each other, "
+        "and keeps all that it knows",
+    )
+    group.add_argument(
+        "--unteach", type=tag_names, metavar="A,B", help="forget taught artists; the others are told apart anew"
+    )
+
+
 def add_output_flags(parser: cli.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", type=Path, help="checkpoints and config.json")
@@ -225,6 +255,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
     add_data_flags(parser)
     add_model_flags(parser)
     add_recipe_flags(parser)
+    add_teaching_flags(parser)
     add_output_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.epochs == 0 and not arguments.pretrained:
@@ -390,6 +421,32 @@ def check_outputs(settings: TrainingSettings, goes_on: bool) -> None:
                 overwrite=run.overwrite,
                 overwrite_hint=f"{hint}, or pass --overwrite",
             )
+
+
+def check_teaching(settings: TrainingSettings) -> None:
+    """Before any work: refuse a folder for a taught model that holds what is not of one.
+
+    Raises:
+        UserError: the message names the file.
+    """
+    run = settings.run
+    ours = checkpoints.is_ours(run.output_dir)
+    check_writable(run.output_dir, "name another --output_dir")
+    source = Path(settings.model.pretrained or run.output_dir)
+    inputs = [] if source.resolve() == run.output_dir.resolve() else [source / name for name in checkpoints.OUTPUTS]
+    if settings.model.pretrained and source.exists() and source.resolve() == run.output_dir.resolve():
+        taught = (run.output_dir / teaching.EXAMPLES_FILE).exists()
+        if not taught and not run.overwrite:
+            raise UserError(f"{source}: would be replaced by itself with more tags; name another --output_dir")
+    for name in (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE):
+        check_output(
+            run.output_dir / name,
+            hint="name another --output_dir",
+            inputs=inputs,
+            is_ours=lambda path: ours,
+            overwrite=run.overwrite,
+            overwrite_hint="name another --output_dir, or pass --overwrite",
+        )
 
 
 def make_model(
@@ -694,6 +751,96 @@ def export_best(trainer: Trainer, folder: Path) -> None:
         print(f"exported: {folder}" + ("" if usual else ", whose config.json says how its pixels are made"))
 
 
+# --- teaching -------------------------------------------------------------------------------------------------------
+
+
+def teach(settings: TrainingSettings, device: torch.device) -> int:
+    """Give a model rows for artists of example pictures, or take some away; the exit code.
+
+    Raises:
+        UserError: the model or the pictures cannot be used, or nothing would be left to tell apart.
+    """
+    run, folder = settings.run, settings.run.output_dir
+    hint = "name a tagger with --pretrained"
+    source = pretrained.read(settings.model.pretrained or str(folder))
+    if source.vocabulary is None:
+        raise UserError(f"{source.name}: no tags beside it; {hint}")
+    with locked_folder(folder, "wait for it, or name another --output_dir"):
+        model = pretrained.load_as_it_is(source, models.build)
+        bfloat16 = features.runs_bfloat16(device)
+        made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
+        path = folder / teaching.EXAMPLES_FILE
+        examples = teaching.Examples.read(path, made_by, "name another --output_dir")
+        base = known_tags(source.vocabulary, examples)
+        problems: list[str] = []
+        if run.teach:
+            found = teaching.find_pictures(run.teach, categories_for(run.teach, source.vocabulary), "check --teach")
+            problems = found.problems
+            for name in [name for name in found.pictures if name in source.vocabulary.names[:base]]:
+                problems.append(f"{name}: the model knows it already; leave it out of {run.teach}")
+                del found.pictures[name]
+            extract = features.extractor(model, source.shown, device, bfloat16)
+            problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
+        for name in set(run.unteach) - set(examples.names):
+            problems.append(f"{name}: not among the taught artists")
+        examples.keep(row for row, name in enumerate(examples.names) if name not in run.unteach)
+        write_taught(model, source, base, examples, settings)
+        examples.write(path)
+    for problem in problems:
+        cli.warn(f"left out: {problem}")
+    tell_how_to_tag(run)
+    return cli.INCOMPLETE if problems else cli.DONE
+
+
+def known_tags(vocabulary: Vocabulary, examples: teaching.Examples) -> int:
+    """How many tags a model knew before any was taught: all, but for taught ones at the end."""
+    taught, base = set(examples.names), len(vocabulary)
+    while base and vocabulary.categories[base - 1] == ARTIST and vocabulary.names[base - 1] in taught:
+        base -= 1
+    return base
+
+
+def categories_for(folder: Path, vocabulary: Vocabulary) -> Mapping[str, Category]:
+    """What is known of the tags in a folder of pairs: its tag_categories.csv, then the model's vocabulary."""
+    known: dict[str, Category] = dict(zip(vocabulary.names, vocabulary.categories, strict=True))
+    csv_path = folder / CATEGORIES_FILE
+    return known | dict(read_categories(csv_path)) if csv_path.exists() else known
+
+
+def write_taught(
+    model: nn.Module, source: pretrained.Source, base: int, examples: teaching.Examples, settings: TrainingSettings
+) -> None:
+    """Write the model with its taught rows, and print how well each artist is known.
+
+    Raises:
+        UserError: a single artist is left.
+    """
+    assert source.vocabulary is not None  # see teach
+    folder, name = settings.run.output_dir, models.model_name(source.config)
+    names: list[str] = []
+    rows = discriminant.Rows(torch.zeros(0, 0), torch.zeros(0))
+    told: list[teaching.Taught] = []
+    if examples.names:
+        try:
+            names, rows, told = teaching.make_rows(examples)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}; name more with --teach") from None
+    vocabulary = teaching.extended(source.vocabulary, base, names, Counter(examples.names))
+    # The weights first, for they take the longest: the others follow at once.
+    save_weights(folder / best_name(name), teaching.with_rows(model, base, rows))
+    write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
+    write_json(folder / CONFIG_FILE, pretrained.same_config(source, name, vocabulary))
+    teaching.write_report(folder, told)
+    for line in teaching.lines_of(told) if told else ["no artist is taught any more"]:
+        print(line)
+    for each in told:
+        if each.pictures < teaching.WARN_BELOW:
+            cli.warn(f"{each.name}: {cli.counted(each.pictures, 'picture')}; ten or more make it surer")
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
 def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) -> None:
     """Train, from the beginning or from a state, or only describe or convert.
 
@@ -745,6 +892,9 @@ def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) 
 def main(argv: Sequence[str] | None = None) -> int:
     _, given = parse_arguments(argv)
     settings = make_settings(given)
+    if settings.run.teach or settings.run.unteach:
+        check_teaching(settings)
+        return teach(settings, pick_device(settings.run.device, hint="pass --device cpu"))
     state = find_state(settings)
     if state:
         settings = make_settings(given, state)

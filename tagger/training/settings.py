@@ -124,6 +124,8 @@ class RunSettings:
         keep_checkpoints: epochs whose checkpoints are kept, besides the best; 0 = all.
         export_dir: the folder for timm and wdtagger that is written at the end, or None.
         dry_run: describe the run, and stop before it begins.
+        teach: a folder of example pictures, whose artists become rows of `pretrained` without training, or None.
+        unteach: taught artists that are forgotten.
     """
 
     device: str = "auto"
@@ -134,6 +136,8 @@ class RunSettings:
     keep_checkpoints: Remembered[int] = 0
     export_dir: Path | None = None
     dry_run: bool = False
+    teach: Path | None = None
+    unteach: tuple[str, ...] = ()
 
 
 Group = TypeVar("Group", DataSettings, ModelSettings, RecipeSettings, RunSettings)

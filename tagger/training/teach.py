@@ -276,7 +276,7 @@ def with_rows(model: nn.Module, base: int, rows: discriminant.Rows) -> nn.Module
     head = model.get_classifier()  # type: ignore[operator]
     grown = nn.Linear(head.in_features, base + len(rows.bias))
     with torch.no_grad():
-        grown.weight.copy_(torch.cat([head.weight[:base], rows.weight.to(head.weight)]))
+        grown.weight.copy_(torch.cat([head.weight[:base], rows.weight.to(head.weight).reshape(-1, head.in_features)]))
         grown.bias.copy_(torch.cat([head.bias[:base], rows.bias.to(head.bias)]))
     parent, _, name = next(path for path, module in model.named_modules() if module is head).rpartition(".")
     setattr(model.get_submodule(parent), name, grown)
