@@ -36,7 +36,7 @@ from tagger.device import DEVICES, pick_device
 from tagger.files import UserError, check_output, check_writable, locked_folder, write_json, write_table
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
 from tagger.formats.records import ABOUT_FILE
-from tagger.formats.tag_lists import parse_tags
+from tagger.formats.tag_lists import TagReader, parse_tags
 from tagger.formats.thresholds import THRESHOLDS_FILE
 from tagger.formats.vocabulary import (
     ARTIST,
@@ -64,7 +64,15 @@ from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer, fi
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
 FROM_SCRATCH = TrainingSettings().flat()
-FROM_PRETRAINED = {"optimizer": "adamw", "patch_dropout": 0.0, "layer_decay": 0.75}
+FROM_PRETRAINED = {
+    "optimizer": "adamw",
+    "patch_dropout": 0.0,
+    "layer_decay": 0.75,
+    "head_lr": 10.0,
+    "early_stopping_metric": "map",
+}
+# A head alone stands a rate at which a backbone would forget what it knows (benchmarks/artists.py).
+FROM_FROZEN = {"head_lr": 100.0}
 BEST_START = "SmilingWolf/wd-eva02-large-tagger-v3"  # the best public weights for these tags
 
 
@@ -152,7 +160,12 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
         "--lr", type=cli.positive_float, help="peak learning rate; 4e-3 suits the tiny and small models from scratch"
     )
     group.add_argument(
-        "--head_lr", type=cli.positive_float, metavar="FACTOR", help="the head's rate as a multiple of --lr"
+        "--head_lr",
+        type=cli.positive_float,
+        metavar="FACTOR",
+        help="the head's rate as a multiple of --lr "
+        f"(default: {FROM_SCRATCH['head_lr']:g} from scratch, {FROM_PRETRAINED['head_lr']:g} with --pretrained, "
+        f"{FROM_FROZEN['head_lr']:g} with --freeze_backbone)",
     )
     group.add_argument(
         "--warmup", type=cli.fraction, help="share of all steps in which the rate rises to its peak; then a cosine to 0"
@@ -185,7 +198,7 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--early_stopping_metric",
         choices=EARLY_STOPPING_METRICS,
-        help="what makes an epoch better, on the validation split",
+        help="what makes an epoch better, on the validation split " + defaults_of("early_stopping_metric"),
     )
     group.add_argument("--seed", type=cli.non_negative_int, help="of everything random")
     group.add_argument(
@@ -284,6 +297,8 @@ def make_settings(given: Mapping[str, Any], state: Mapping[str, Any] | None = No
         state: that of the run that goes on.
     """
     values: dict[str, Any] = dict(FROM_PRETRAINED) if given.get("pretrained") else {}
+    if given.get("freeze_backbone"):
+        values |= FROM_FROZEN
     if state:
         values |= TrainingSettings.recalled(state.get("remembered") or state["settings"])  # up to 0.2, fewer were kept
     return TrainingSettings.from_flat(values | dict(given))
@@ -430,7 +445,8 @@ def check_teaching(settings: TrainingSettings) -> None:
         UserError: the message names the file.
     """
     run = settings.run
-    ours = checkpoints.is_ours(run.output_dir)
+    # A run that was killed early has left its examples alone; what else has their name is found when they are read.
+    ours = checkpoints.is_ours(run.output_dir) or (run.output_dir / teaching.EXAMPLES_FILE).exists()
     check_writable(run.output_dir, "name another --output_dir")
     source = Path(settings.model.pretrained or run.output_dir)
     inputs = [] if source.resolve() == run.output_dir.resolve() else [source / name for name in checkpoints.OUTPUTS]
@@ -781,9 +797,9 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
                 del found.pictures[name]
             extract = features.extractor(model, source.shown, device, bfloat16)
             problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
-        for name in set(run.unteach) - set(examples.names):
-            problems.append(f"{name}: not among the taught artists")
-        examples.keep(row for row, name in enumerate(examples.names) if name not in run.unteach)
+        forgotten = set(map(TagReader(set(examples.names)).name, run.unteach))
+        problems += [f"{name}: not among the taught artists" for name in sorted(forgotten - set(examples.names))]
+        examples.keep(row for row, name in enumerate(examples.names) if name not in forgotten)
         write_taught(model, source, base, examples, settings)
         examples.write(path)
     for problem in problems:

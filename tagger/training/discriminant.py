@@ -37,10 +37,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What discriminants are made of: means (K, D), examples of each label (K,), the covariance's inverse (D, D)."""
+    """What discriminants are made of.
+
+    Attributes:
+        means: of each label, (K, D).
+        members: the examples of each label, (K,).
+        share: of an example's residuals in the covariance; the rest of it is a multiple of the identity.
+        inverse: of the covariance, (D, D).
+    """
 
     means: Tensor
     members: Tensor
+    share: float
     inverse: Tensor
 
     @property
@@ -50,34 +58,34 @@ class Statistics:
 
 
 def statistics(views: Tensor, labels: Tensor, count: int) -> Statistics:
-    """The means of `count` labels, each of which has an example, and the inverse of their common covariance."""
+    """The means of `count` labels, each of which has an example, and their common covariance.
+
+    Args:
+        views: (V, N, D).
+        labels: (N,) in 0..count-1.
+    """
     members = torch.bincount(labels, minlength=count).to(views.dtype)
     centres = views.mean(0)
     means = torch.zeros(count, centres.shape[1], dtype=views.dtype).index_add_(0, labels, centres)
     means /= members.unsqueeze(1)
     centred = (views - means[labels]).flatten(0, 1)
-    return Statistics(means, members, torch.linalg.pinv(shrunk_covariance(centred), hermitian=True))
+    covariance = centred.T @ centred / len(centred)
+    shrinkage, mean = oracle_shrinkage(covariance, len(centred))
+    shrunk = (1 - shrinkage) * covariance + shrinkage * mean * torch.eye(len(covariance), dtype=views.dtype)
+    inverse = torch.linalg.pinv(shrunk, hermitian=True)
+    return Statistics(means, members, (1 - shrinkage) / len(centred), inverse)
 
 
-def shrunk_covariance(centred: Tensor) -> Tensor:
-    """The covariance of N centred rows, (N, D) to (D, D), by oracle approximating shrinkage."""
-    n, d = centred.shape
-    covariance = centred.T @ centred / n
+def oracle_shrinkage(covariance: Tensor, rows: int) -> tuple[float, float]:
+    """How far a covariance (D, D) of centred rows is drawn towards which multiple of the identity."""
     mean = covariance.diagonal().mean()
     squares = (covariance**2).mean()
-    numerator = squares + mean**2
-    denominator = (n + 1) * (squares - mean**2 / d)
-    shrinkage = 1.0 if denominator <= 0 else min(1.0, (numerator / denominator).item())
-    return (1 - shrinkage) * covariance + shrinkage * mean * torch.eye(d, dtype=centred.dtype)
+    denominator = (rows + 1) * (squares - mean**2 / len(covariance))
+    return 1.0 if denominator <= 0 else min(1.0, ((squares + mean**2) / denominator).item()), mean.item()
 
 
 def fit(views: Tensor, labels: Tensor, count: int) -> Rows:
-    """A row for each label, against the middle of all.
-
-    Args:
-        views: (V, N, D).
-        labels: (N,) in 0..count-1, each at least once.
-    """
+    """A row for each label, against the middle of all; see `statistics` for the arguments."""
     found = statistics(views, labels, count)
     weight = (found.means - found.middle) @ found.inverse
     return Rows(weight, -0.5 * ((found.means + found.middle) * weight).sum(1))
@@ -86,15 +94,34 @@ def fit(views: Tensor, labels: Tensor, count: int) -> Rows:
 def leave_one_out(views: Tensor, labels: Tensor, count: int) -> Tensor:
     """The logits of each example by rows that were made without it, (N, K).
 
-    Its own label's mean is that of the label's other examples, or the middle of all where there are none. The
-    covariance and the middle, which one example hardly moves, stay as they are.
+    Without it in its label's mean, in the middle and in the covariance, which where there are fewer examples than
+    dimensions tells all that were in it apart without an error. How far that is shrunk stays as with all examples. The
+    mean of a label with no other example is the middle of all.
     """
     found = statistics(views, labels, count)
-    logits = fit(views, labels, count).logits(views[0])
-    own, others = found.means[labels], (found.members[labels] - 1).unsqueeze(1)
-    without = torch.where(others > 0, (own * (others + 1) - views.mean(0)) / others.clamp(min=1), found.middle)
-    weight = (without - found.middle) @ found.inverse
-    logits[torch.arange(len(labels)), labels] = ((views[0] - 0.5 * (without + found.middle)) * weight).sum(1)
+    number_of_views = len(views)
+    projected = (found.means - found.middle) @ found.inverse  # (K, D)
+    centres, logits = views.mean(0), torch.zeros(views.shape[1], count, dtype=views.dtype)
+    for row, label in enumerate(labels.tolist()):
+        members, residual = found.members[label], centres[row] - found.means[label]
+        if members > 1:
+            moved = -residual / (members - 1)
+        else:  # to where the middle then is
+            moved = (found.middle - found.means[label]) * (count / (count - 1))
+        means = found.means.clone()
+        means[label] += moved
+        middle = found.middle + moved / count
+        # What leaves the scatter: the views' about their centre, and the centre's about the mean.
+        spread = [views[view, row] - centres[row] for view in range(number_of_views)]
+        spread += [residual * (members * number_of_views / (members - 1)).sqrt()] if members > 1 else []
+        taken = torch.stack(spread, 1) * found.share**0.5  # (D, r)
+        through = found.inverse @ taken
+        gain = torch.linalg.pinv(torch.eye(taken.shape[1], dtype=views.dtype) - taken.T @ through, hermitian=True)
+        # (means - middle) @ inverse, first with the means moved and then with the covariance (Woodbury's identity).
+        weight = projected - (moved / count) @ found.inverse
+        weight[label] += moved @ found.inverse
+        weight = weight + (means - middle) @ through @ gain @ through.T
+        logits[row] = ((views[0, row] - 0.5 * (means + middle)) * weight).sum(1)
     return logits
 
 

@@ -135,8 +135,9 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """That of the head, which is the highest."""
-        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+        """That which the schedule gives, before the groups' own factors."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
     def targets_of(self, batch: Batch) -> Tensor:
         """0/1 float (N, C), built on the device from label indices."""

@@ -50,8 +50,8 @@ def test_groups_have_the_decay_and_the_rate_they_should(model: Any) -> None:
     for step in range(100):
         schedule.step_update(step)
         rates.append({group["lr_scale"]: group["lr"] for group in optimizer.param_groups})
-    assert rates[0][1.0] == 0.0
-    assert rates[5][1.0] == pytest.approx(5e-4)
+    assert rates[0][1.0] == pytest.approx(1e-3 / 11)
+    assert rates[5][1.0] == pytest.approx(1e-3 * 6 / 11)
     assert rates[10][1.0] == pytest.approx(1e-3) == max(rate[1.0] for rate in rates)
     assert rates[55][1.0] == pytest.approx(5e-4)
     assert rates[99][1.0] < 1e-6
