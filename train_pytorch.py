@@ -22,6 +22,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,30 @@ from torch import Tensor, nn
 
 import models
 from models import MODELS, make_config
-from tagger.device import DEVICES
-from tagger.files import UserError, check_output, check_writable, locked_folder, write_table
+from tagger.device import DEVICES, pick_device
+from tagger.files import UserError, check_output, check_writable, locked_folder, write_json, write_table
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
 from tagger.formats.records import ABOUT_FILE
+from tagger.formats.tag_lists import TagReader, parse_tags
 from tagger.formats.thresholds import THRESHOLDS_FILE
-from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary
+from tagger.formats.vocabulary import (
+    ARTIST,
+    CATEGORIES_FILE,
+    VOCABULARY_FILE,
+    Category,
+    Vocabulary,
+    read_categories,
+    write_vocabulary,
+)
 from tagger.formats.weights import check_finite, check_sums, load_weights, save_weights
-from tagger.training import checkpoints, cost, curves, distributed, export, pretrained
+from tagger.preparation import Preparation
+from tagger.training import checkpoints, cost, curves, discriminant, distributed, export, features, pretrained
+from tagger.training import teach as teaching
 from tagger.training.checkpoints import DifferentSettings
-from tagger.training.data import ImagesTooSmall, TaggedRecords, load_splits, open_records
+from tagger.training.data import ImagesTooSmall, Split, TaggedRecords, load_splits, make_loader, open_records
 from tagger.training.distributed import World
 from tagger.training.evaluation import EARLY_STOPPING_METRICS, Evaluation
+from tagger.training.frozen import FrozenHead, new_rows, unfreeze_last
 from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
 from tagger.training.optimizer import OPTIMIZERS, static_bytes
 from tagger.training.settings import RunSettings, TrainingSettings
@@ -51,7 +64,13 @@ from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer, fi
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
 FROM_SCRATCH = TrainingSettings().flat()
-FROM_PRETRAINED = {"optimizer": "adamw", "patch_dropout": 0.0, "layer_decay": 0.75}
+FROM_PRETRAINED = {
+    "optimizer": "adamw",
+    "patch_dropout": 0.0,
+    "layer_decay": 0.75,
+    "head_lr": 100.0,  # of 1e-4: rows that begin at nothing have six epochs to learn (benchmarks/artists.py)
+    "early_stopping_metric": "map",
+}
 BEST_START = "SmilingWolf/wd-eva02-large-tagger-v3"  # the best public weights for these tags
 
 
@@ -103,6 +122,18 @@ def add_model_flags(parser: cli.ArgumentParser) -> None:
         help="share of the patches that training leaves out, which saves as much time " + defaults_of("patch_dropout"),
     )
     group.add_argument(
+        "--freeze_backbone",
+        action="store_true",
+        help="train the head alone, on features that are computed once; the rows of tags that --pretrained knows stay "
+        "as they are",
+    )
+    group.add_argument(
+        "--train_old_tags", action="store_true", help="with --freeze_backbone: these rows, too, are trained"
+    )
+    group.add_argument(
+        "--unfreeze_last", type=cli.positive_int, metavar="N", help="train only the head and the last N blocks"
+    )
+    group.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
     )
     group.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
@@ -125,6 +156,12 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     )
     group.add_argument(
         "--lr", type=cli.positive_float, help="peak learning rate; 4e-3 suits the tiny and small models from scratch"
+    )
+    group.add_argument(
+        "--head_lr",
+        type=cli.positive_float,
+        metavar="FACTOR",
+        help="the head's rate as a multiple of --lr " + defaults_of("head_lr"),
     )
     group.add_argument(
         "--warmup", type=cli.fraction, help="share of all steps in which the rate rises to its peak; then a cosine to 0"
@@ -157,11 +194,30 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--early_stopping_metric",
         choices=EARLY_STOPPING_METRICS,
-        help="what makes an epoch better, on the validation split",
+        help="what makes an epoch better, on the validation split " + defaults_of("early_stopping_metric"),
     )
     group.add_argument("--seed", type=cli.non_negative_int, help="of everything random")
     group.add_argument(
         "--device", choices=DEVICES, help="auto: a GPU where there is one, and bfloat16 autocast on CUDA"
+    )
+
+
+def tag_names(text: str) -> tuple[str, ...]:
+    """An argparse type: tags, separated by commas."""
+    return tuple(parse_tags(text))
+
+
+def add_teaching_flags(parser: cli.ArgumentParser) -> None:
+    group = parser.add_argument_group("teaching", "artists from a few pictures each, in minutes and without training")
+    group.add_argument(
+        "--teach",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder for each artist, or pairs with artist tags; --pretrained learns to tell them from each other, "
+        "and keeps all that it knows",
+    )
+    group.add_argument(
+        "--unteach", type=tag_names, metavar="A,B", help="forget taught artists; the others are told apart anew"
     )
 
 
@@ -208,6 +264,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
     add_data_flags(parser)
     add_model_flags(parser)
     add_recipe_flags(parser)
+    add_teaching_flags(parser)
     add_output_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.epochs == 0 and not arguments.pretrained:
@@ -216,6 +273,12 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
         parser.error("--export_dir has a config.json of its own, for BGR; name another folder than --output_dir")
     if arguments.resume and arguments.overwrite:
         parser.error("--resume goes on and --overwrite begins anew; pass one of them")
+    if arguments.freeze_backbone and not arguments.pretrained and not arguments.resume:
+        parser.error("--freeze_backbone keeps what a model has learnt; name one with --pretrained")
+    if arguments.freeze_backbone and arguments.unfreeze_last:
+        parser.error("--freeze_backbone and --unfreeze_last exclude each other; pass one of them")
+    if arguments.train_old_tags and not (arguments.freeze_backbone or arguments.resume):
+        parser.error("--train_old_tags belongs to --freeze_backbone; else all rows are trained anyway")
     left_out = object()
     parser.set_defaults(**dict.fromkeys(FROM_SCRATCH, left_out))
     return arguments, {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not left_out}
@@ -253,8 +316,12 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
     except DifferentSettings as error:
         flags = [each for each in error.differences if each.name in settings.flat()]
         others = [each for each in error.differences if each not in flags]
+        if any(
+            each.saved is None for each in flags
+        ):  # no decisive setting can be None: the state is older than the flag
+            flags, others = [], [*flags, *others]
         hints = ["leave these flags out" if len(flags) > 1 else "leave the flag out"] if flags else []
-        hints += ["go on with what it began with"] if others else []
+        hints += ["go on with what it began with, the version of the toolkit too"] if others else []
         told = "; ".join([*(f"--{each}" for each in flags), *map(str, others)])
         raise UserError(f"{told}; {' and '.join(hints)}, or begin another run with another --output_dir") from None
     except OutOfMemory as error:
@@ -365,10 +432,37 @@ def check_outputs(settings: TrainingSettings, goes_on: bool) -> None:
             )
 
 
+def check_teaching(settings: TrainingSettings) -> None:
+    """Before any work: refuse a folder for a taught model that holds what is not of one.
+
+    Raises:
+        UserError: the message names the file.
+    """
+    run = settings.run
+    # A run that was killed early has left its examples alone; what else has their name is found when they are read.
+    ours = checkpoints.is_ours(run.output_dir) or (run.output_dir / teaching.EXAMPLES_FILE).exists()
+    check_writable(run.output_dir, "name another --output_dir")
+    source = Path(settings.model.pretrained or run.output_dir)
+    inputs = [] if source.resolve() == run.output_dir.resolve() else [source / name for name in checkpoints.OUTPUTS]
+    if settings.model.pretrained and source.exists() and source.resolve() == run.output_dir.resolve():
+        taught = (run.output_dir / teaching.EXAMPLES_FILE).exists()
+        if not taught and not run.overwrite:
+            raise UserError(f"{source}: would be replaced by itself with more tags; name another --output_dir")
+    for name in (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE):
+        check_output(
+            run.output_dir / name,
+            hint="name another --output_dir",
+            inputs=inputs,
+            is_ours=lambda path: ours,
+            overwrite=run.overwrite,
+            overwrite_hint="name another --output_dir, or pass --overwrite",
+        )
+
+
 def make_model(
     settings: TrainingSettings, vocabulary: Vocabulary, frequency: Tensor, state: dict[str, Any] | None, world: World
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The model at the start of a run, and its config: from --pretrained, else from scratch.
+) -> tuple[nn.Module, dict[str, Any], Vocabulary | None]:
+    """The model at the start of a run, its config and the tags that it knew: from --pretrained, else from scratch.
 
     Args:
         frequency: the share of the training images that has each tag, (C,) in 0..1.
@@ -385,7 +479,8 @@ def make_model(
     if state:
         config = state["config"]
         check_name(asked_for, config, "the run that shall go on")
-        return models.build(config, **regularisation), config
+        if not settings.model.freeze_backbone:  # of whose model a state has a few rows alone
+            return models.build(config, **regularisation), config, None
     if not settings.model.pretrained:
         world.print(
             f"from scratch: it takes a hundred thousand images to learn to see; --pretrained {BEST_START} starts from "
@@ -395,7 +490,7 @@ def make_model(
         config = make_config(asked_for or DEFAULT_MODEL, image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
         model = models.build(config, **regularisation)
         start_head_at_log_odds(model, frequency)
-        return model, config
+        return model, config, None
     source = pretrained.read(settings.model.pretrained)
     for assumption in source.assumptions:
         world.print(f"{source.name}: assumed: {assumption}", file=sys.stderr)
@@ -406,7 +501,61 @@ def make_model(
     world.print(
         f"{source.name}: {tally.carried} tags carried over, {tally.new} new, {tally.dropped} dropped", file=sys.stderr
     )
-    return model, config
+    return model, config, source.vocabulary
+
+
+def unfreeze(model: nn.Module, blocks: int) -> None:
+    """Let the head and the last blocks learn, and nothing else.
+
+    Raises:
+        UserError: the model has no such blocks.
+    """
+    try:
+        unfreeze_last(model, blocks)
+    except ValueError as error:
+        raise UserError(f"--unfreeze_last {blocks}: {error}; pass a smaller number, or leave the flag out") from None
+
+
+def freeze(
+    model: nn.Module,
+    records: TaggedRecords,
+    splits: tuple[Split, Split],
+    known: Vocabulary | None,
+    preparation: Preparation,
+    settings: TrainingSettings,
+    world: World,
+) -> tuple[FrozenHead, tuple[Split, Split]]:
+    """The head of a model, and in place of the images what the rest of it sees in them, which is computed or found.
+
+    Args:
+        splits: the images.
+        known: the tags whose rows stay as they are.
+
+    Raises:
+        UserError: a record cannot be read, or there is nothing to learn.
+    """
+    rows = new_rows(records.vocabulary, None if settings.model.train_old_tags else known)
+    if not len(rows):
+        raise UserError(
+            f"{settings.data.dataset_root}: no tag that {settings.model.pretrained} does not know; pass "
+            "--train_old_tags, or add artists with create_tfrecord.py"
+        )
+    data, recipe = settings.data, settings.recipe
+    bfloat16 = features.runs_bfloat16(world.device)
+    extract = features.extractor(model, preparation, world.device, bfloat16)
+    made_by = (features.backbone_digest(model), preparation.to_json(), bfloat16)
+    loaders = []
+    for name, split, images, hflip in (
+        ("train", splits[0], records.train, data.hflip),
+        ("val", splits[1], records.val, 0.0),
+    ):
+        key = features.key_of(*made_by, features.records_digest(images))
+        views = features.VIEWS if hflip else features.VIEWS[:1]
+        store = features.FeatureStore(settings.run.output_dir / features.FOLDER / f"{name}-{key}", len(images), views)
+        features.fill(store, images, extract, preparation, recipe.batch_size, data.num_workers or 0, name, world)
+        dataset = features.TaggedFeatures(images, store, hflip, recipe.seed)
+        loaders.append(Split(split.batches, make_loader(dataset, split.batches, 0, world.device)))
+    return FrozenHead(model, rows), (loaders[0], loaders[1])
 
 
 def check_name(asked_for: str | None, config: dict[str, Any], origin: str) -> None:
@@ -538,11 +687,15 @@ def write_epoch(trainer: Trainer, evaluation: Evaluation | None, better: bool) -
         better: this is the best epoch so far.
     """
     run, epoch, name = trainer.settings.run, trainer.progress.epoch, models.model_name(trainer.config)
-    save_weights(run.output_dir / epoch_name(name, epoch), trainer.averaged)
-    if better:
-        save_weights(run.output_dir / best_name(name), trainer.averaged)
-        if evaluation:
-            evaluation.write(run.output_dir)
+    if isinstance(trainer.averaged, FrozenHead):  # an epoch takes less time than writing the model
+        if better:
+            trainer.best_rows = {part: tensor.clone() for part, tensor in trainer.averaged.state_dict().items()}
+    else:
+        save_weights(run.output_dir / epoch_name(name, epoch), trainer.averaged)
+        if better:
+            save_weights(run.output_dir / best_name(name), trainer.averaged)
+    if better and evaluation:
+        evaluation.write(run.output_dir)
     write_table(run.output_dir / checkpoints.METRICS_FILE, trainer.history)
     curves.draw(trainer.history, run.output_dir / checkpoints.CURVES_FILE)
     checkpoints.prune_checkpoints(run.output_dir, name, run.keep_checkpoints)
@@ -569,6 +722,8 @@ def train(trainer: Trainer) -> None:
         world.print(run_epoch(trainer))
     best = EARLY_STOPPING_METRICS[recipe.early_stopping_metric].describe(trainer.progress.best)
     path = trainer.settings.run.output_dir / best_name(models.model_name(trainer.config))
+    if isinstance(trainer.averaged, FrozenHead) and world.is_first:
+        save_weights(path, trainer.averaged.whole(trainer.best_rows))
     world.print(f"best: epoch {trainer.progress.best_epoch}, {best}, {path}")
     for line in trainer.report:
         world.print(f"  {line}")
@@ -606,6 +761,96 @@ def export_best(trainer: Trainer, folder: Path) -> None:
         print(f"exported: {folder}" + ("" if usual else ", whose config.json says how its pixels are made"))
 
 
+# --- teaching -------------------------------------------------------------------------------------------------------
+
+
+def teach(settings: TrainingSettings, device: torch.device) -> int:
+    """Give a model rows for artists of example pictures, or take some away; the exit code.
+
+    Raises:
+        UserError: the model or the pictures cannot be used, or nothing would be left to tell apart.
+    """
+    run, folder = settings.run, settings.run.output_dir
+    hint = "name a tagger with --pretrained"
+    source = pretrained.read(settings.model.pretrained or str(folder))
+    if source.vocabulary is None:
+        raise UserError(f"{source.name}: no tags beside it; {hint}")
+    with locked_folder(folder, "wait for it, or name another --output_dir"):
+        model = pretrained.load_as_it_is(source, models.build)
+        bfloat16 = features.runs_bfloat16(device)
+        made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
+        path = folder / teaching.EXAMPLES_FILE
+        examples = teaching.Examples.read(path, made_by, "name another --output_dir")
+        base = known_tags(source.vocabulary, examples)
+        problems: list[str] = []
+        if run.teach:
+            found = teaching.find_pictures(run.teach, categories_for(run.teach, source.vocabulary), "check --teach")
+            problems = found.problems
+            for name in [name for name in found.pictures if name in source.vocabulary.names[:base]]:
+                problems.append(f"{name}: the model knows it already; leave it out of {run.teach}")
+                del found.pictures[name]
+            extract = features.extractor(model, source.shown, device, bfloat16)
+            problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
+        forgotten = set(map(TagReader(set(examples.names)).name, run.unteach))
+        problems += [f"{name}: not among the taught artists" for name in sorted(forgotten - set(examples.names))]
+        examples.keep(row for row, name in enumerate(examples.names) if name not in forgotten)
+        write_taught(model, source, base, examples, settings)
+        examples.write(path)
+    for problem in problems:
+        cli.warn(f"left out: {problem}")
+    tell_how_to_tag(run)
+    return cli.INCOMPLETE if problems else cli.DONE
+
+
+def known_tags(vocabulary: Vocabulary, examples: teaching.Examples) -> int:
+    """How many tags a model knew before any was taught: all, but for taught ones at the end."""
+    taught, base = set(examples.names), len(vocabulary)
+    while base and vocabulary.categories[base - 1] == ARTIST and vocabulary.names[base - 1] in taught:
+        base -= 1
+    return base
+
+
+def categories_for(folder: Path, vocabulary: Vocabulary) -> Mapping[str, Category]:
+    """What is known of the tags in a folder of pairs: its tag_categories.csv, then the model's vocabulary."""
+    known: dict[str, Category] = dict(zip(vocabulary.names, vocabulary.categories, strict=True))
+    csv_path = folder / CATEGORIES_FILE
+    return known | dict(read_categories(csv_path)) if csv_path.exists() else known
+
+
+def write_taught(
+    model: nn.Module, source: pretrained.Source, base: int, examples: teaching.Examples, settings: TrainingSettings
+) -> None:
+    """Write the model with its taught rows, and print how well each artist is known.
+
+    Raises:
+        UserError: a single artist is left.
+    """
+    assert source.vocabulary is not None  # see teach
+    folder, name = settings.run.output_dir, models.model_name(source.config)
+    names: list[str] = []
+    rows = discriminant.Rows(torch.zeros(0, 0), torch.zeros(0))
+    told: list[teaching.Taught] = []
+    if examples.names:
+        try:
+            names, rows, told = teaching.make_rows(examples)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}; name more with --teach") from None
+    vocabulary = teaching.extended(source.vocabulary, base, names, Counter(examples.names))
+    # The weights first, for they take the longest: the others follow at once.
+    save_weights(folder / best_name(name), teaching.with_rows(model, base, rows))
+    write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
+    write_json(folder / CONFIG_FILE, pretrained.same_config(source, name, vocabulary))
+    teaching.write_report(folder, told)
+    for line in teaching.lines_of(told) if told else ["no artist is taught any more"]:
+        print(line)
+    for each in told:
+        if each.pictures < teaching.WARN_BELOW:
+            cli.warn(f"{each.name}: {cli.counted(each.pictures, 'picture')}; ten or more make it surer")
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
 def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) -> None:
     """Train, from the beginning or from a state, or only describe or convert.
 
@@ -623,15 +868,20 @@ def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) 
     # 1. --resume, or --resume auto with a state in --output_dir: from there, whatever --pretrained says.
     # 2. --pretrained: from there, the head by tag name.
     # 3. from scratch.
-    model, config = make_model(settings, records.vocabulary, frequency, state, world)
+    model, config, known = make_model(settings, records.vocabulary, frequency, state, world)
+    if settings.model.unfreeze_last:
+        unfreeze(model, settings.model.unfreeze_last)
 
-    splits = load_splits(records, settings, own_preparation(config, CONFIG_FILE), world)
-    trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
-    world.print(describe(trainer), file=sys.stderr)
-    if settings.run.dry_run:
-        world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
-        return
     with alone_in(settings.run, world):
+        preparation = own_preparation(config, CONFIG_FILE)
+        splits = load_splits(records, settings, preparation, world)
+        if settings.model.freeze_backbone and not settings.run.dry_run:
+            model, splits = freeze(model, records, splits, known, preparation, settings, world)
+        trainer = Trainer(model, config, records.vocabulary, splits, frequency, world, settings)
+        world.print(describe(trainer), file=sys.stderr)
+        if settings.run.dry_run:
+            world.print(f"{describe(trainer)}\n{estimate_memory(trainer)}")
+            return
         begin_or_go_on(trainer, state)
         if settings.recipe.epochs:
             try:
@@ -652,6 +902,9 @@ def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) 
 def main(argv: Sequence[str] | None = None) -> int:
     _, given = parse_arguments(argv)
     settings = make_settings(given)
+    if settings.run.teach or settings.run.unteach:
+        check_teaching(settings)
+        return teach(settings, pick_device(settings.run.device, hint="pass --device cpu"))
     state = find_state(settings)
     if state:
         settings = make_settings(given, state)

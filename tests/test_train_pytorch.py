@@ -431,7 +431,7 @@ def test_lr_and_warmup_shape_the_schedule(records: Path, tmp_path: Path, rehears
     rehearsal.during = play
     assert train(records, tmp_path, "--epochs", 5, "--lr", 0.01, "--warmup", 0.4) == 0
     rates = rates[:15]
-    assert rates[:6] == pytest.approx([0.01 * step / 6 for step in range(6)])
+    assert rates[:6] == pytest.approx([0.01 * (step + 1) / 7 for step in range(6)])
     assert rates[6:] == pytest.approx([0.01 * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(9)])
 
 

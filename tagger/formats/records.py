@@ -247,6 +247,11 @@ class RecordFile:
             raise UserError(f"{self.path}: record {number} is damaged; {self.hint}")
         return data
 
+    def checksums(self) -> bytes:
+        """The checksums that stand in the file behind each record, joined."""
+        ends = (self.offsets + self.sizes).tolist()
+        return b"".join(self._read_at(end - FOOTER.size, FOOTER.size) for end in ends)
+
     def _read_at(self, offset: int, size: int) -> bytes:
         if self._file is None:
             self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115, for the next record
@@ -284,6 +289,10 @@ class RecordFiles:
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def checksums(self) -> bytes:
+        """See RecordFile."""
+        return b"".join(file.checksums() for file in self.files)
 
     def __getitem__(self, number: int) -> Record:
         file = bisect.bisect_right(self._ends, number)

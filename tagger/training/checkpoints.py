@@ -45,7 +45,8 @@ class Difference:
     now: object
 
     def __str__(self) -> str:
-        return f"{self.name}: the run that shall go on has {self.saved}, not {self.now}"
+        saved = "none of a version before it" if self.saved is None else self.saved
+        return f"{self.name}: the run that shall go on has {saved}, not {self.now}"
 
 
 class DifferentSettings(UserError):

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -250,8 +251,15 @@ def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
     return pixels, rows, columns
 
 
-def make_loader(dataset: TaggedImages, batches: EpochBatches, num_workers: int, device: torch.device) -> Loader:
-    """A loader that decodes the batches in `num_workers` processes (0: in this one) and yields them in their order."""
+def make_loader(
+    dataset: Dataset[Any], batches: Iterable[list[tuple[int, int]]], num_workers: int, device: torch.device
+) -> Loader:
+    """A loader that decodes the batches in `num_workers` processes (0: in this one) and yields them in their order.
+
+    Args:
+        dataset: samples by (epoch, number).
+        batches: lists of these.
+    """
     if num_workers:
         atexit.register(_kill_workers)
     return DataLoader(

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from tagger.training.settings import RecipeSettings
 
 ADAMW_BETAS = (0.9, 0.95)  # short runs: the second moment must not remember the warm-up for 1,000 steps
+# The head's second moment must remember a rare tag's last positive: at 0.95 it is forgotten after 20 steps, and an
+# artist with 50 of 100,000 images comes every 62 steps of 32 images.
+HEAD_BETAS = (0.9, 0.999)
 
 Groups = list[dict[str, Any]]  # parameter groups, as torch's optimizers take them
 
@@ -51,21 +54,33 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Groups, float], torch.optim.Optimizer
 
 def make_optimizer(model: nn.Module, recipe: RecipeSettings) -> torch.optim.Optimizer:
     """The optimizer that a recipe names, for a model of timm's."""
-    groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
+    groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay, recipe.head_lr)
     return OPTIMIZERS[recipe.optimizer](model, groups, recipe.lr)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> Groups:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float, head_lr: float = 1.0) -> Groups:
     """An optimizer's groups: no decay for norms, biases and position embeddings; rates that fall towards the input.
+
+    The head has groups of its own, with HEAD_BETAS.
 
     Args:
         layer_decay: block i of L learns at lr * layer_decay ** (L - i), the head at lr (BEiT, arXiv:2106.08254); 1 =
             all alike. The factor is the group's `lr_scale`, which only timm's schedulers apply.
+        head_lr: the head's rate as a multiple of lr, whatever the layer decay; its `lr_scale`.
     """
     groups: Groups = param_groups_layer_decay(
         model, weight_decay, no_weight_decay_list=tuple(undecayed(model)), layer_decay=layer_decay
     )
-    return groups
+    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    split = []
+    for group in groups:
+        below = [parameter for parameter in group["params"] if id(parameter) not in head]
+        above = [parameter for parameter in group["params"] if id(parameter) in head]
+        if below:
+            split.append(group | {"params": below})
+        if above:
+            split.append(group | {"params": above, "betas": HEAD_BETAS, "lr_scale": head_lr})
+    return split
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -74,12 +89,16 @@ def undecayed(model: nn.Module) -> set[str]:
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float) -> CosineLRScheduler:
-    """Linear from 0 to the peak in `warmup` x `total_steps` steps, then a cosine to 0. Call `step_update(step)`."""
+    """Linear to the peak in `warmup` x `total_steps` steps, then a cosine to 0. Call `step_update(step)`.
+
+    The first step has its share of the peak: at a rate of 0 it would teach nothing.
+    """
     warmup_steps = round(total_steps * warmup)
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, total_steps - warmup_steps),
         warmup_t=warmup_steps,
+        warmup_lr_init=optimizer.defaults["lr"] / (warmup_steps + 1),
         warmup_prefix=True,
         t_in_epochs=False,
     )

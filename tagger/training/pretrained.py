@@ -5,6 +5,7 @@ config = pretrained.adapt_config(source, models.model_name(source.config), 448, 
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Source:
         name: as the user gave it.
         config: its config.json, see formats.checkpoint.read_config.
         preparation: of the pixels that it has learnt from, for a square picture as the records hold it.
+        shown: the same for any picture, as inference makes them.
         vocabulary: its tags, or None where it is no tagger.
         weights: its state dict, with timm's names.
         assumptions: what no file says of it, a sentence each.
@@ -42,6 +44,7 @@ class Source:
     name: str
     config: dict[str, Any]
     preparation: Preparation
+    shown: Preparation
     vocabulary: Vocabulary | None
     weights: dict[str, Tensor]
     assumptions: tuple[str, ...] = ()
@@ -72,7 +75,8 @@ def read(name: str) -> Source:
     check_sums(found.weights)
     weights = load_weights(found.weights)
     check_finite(weights, found.weights)
-    return Source(name, found.config, of_records(found.preparation), vocabulary, weights, found.assumptions)
+    shown = found.preparation
+    return Source(name, found.config, of_records(shown), shown, vocabulary, weights, found.assumptions)
 
 
 def of_records(preparation: Preparation) -> Preparation:
@@ -83,6 +87,48 @@ def of_records(preparation: Preparation) -> Preparation:
     """
     pads = any(isinstance(stage, (Pad, PadToSquare)) for stage in preparation.stages)
     return preparation if pads else replace(preparation, stages=(PadToSquare(WHITE), *preparation.stages))
+
+
+def load_as_it_is(source: Source, build: Callable[[dict[str, Any]], nn.Module]) -> nn.Module:
+    """The source's model with its own head.
+
+    A run that was killed between its files may have left a head of more or fewer rows than config.json says.
+
+    Args:
+        build: makes a model of a config.json.
+
+    Raises:
+        UserError: the weights are those of another architecture.
+    """
+    model = build(source.config)
+    layer = model.get_classifier()  # type: ignore[operator]
+    classifier = next(name for name, module in model.named_modules() if module is layer)
+    rows = len(source.weights.get(f"{classifier}.bias", layer.bias))
+    if rows != len(layer.bias):
+        model = build(source.config | {"num_classes": rows})
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in source.weights.items()})
+    except RuntimeError as error:
+        raise UserError(f"{source.name}: {' '.join(str(error).split())}; check its config.json") from None
+    return model
+
+
+def same_config(source: Source, name: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The config of the source's model with more tags, for pixels of the same kind and size.
+
+    Args:
+        name: what checkpoints of this architecture are named after.
+        vocabulary: the source's tags and more.
+    """
+    config = copy.deepcopy(source.config)
+    config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(vocabulary)
+    config.pop("tags", None)  # the source's, which others take for the model's
+    ours = {"model": name, "channel_order": source.shown.channel_order, "tags_sha256": vocabulary.sha256}
+    config[OUR_KEY] |= ours
+    if not source.shown.is_white_square:
+        config[OUR_KEY]["preparation"] = source.shown.to_json()
+    config["pretrained_cfg"] |= {"mean": list(source.shown.mean), "std": list(source.shown.std)}
+    return config
 
 
 def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:

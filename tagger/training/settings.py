@@ -52,14 +52,20 @@ class ModelSettings:
         pretrained: a folder, a file or a repository of the hub to start from; None starts from scratch.
         drop_path: stochastic depth, the share of images that skip the last block, 0..1; it rises from 0 at the first.
         patch_dropout: share of the patches that training leaves out, 0 to below 1.
+        freeze_backbone: train the head alone, on features that are computed once.
+        unfreeze_last: train the head and so many blocks before it; None trains all.
+        train_old_tags: with a frozen backbone, train the rows of the tags too that `pretrained` knows.
         grad_checkpointing: recompute activations in the backward pass instead of keeping them.
         compile: run the model through torch.compile.
     """
 
     model: str | None = None
-    pretrained: str | None = None
+    pretrained: Remembered[str | None] = None
     drop_path: Decisive[float] = 0.0
     patch_dropout: Decisive[float] = 0.75
+    freeze_backbone: Decisive[bool] = False
+    unfreeze_last: Decisive[int | None] = None
+    train_old_tags: Decisive[bool] = False
     grad_checkpointing: Remembered[bool] = False
     compile: bool = False
 
@@ -74,6 +80,7 @@ class RecipeSettings:
         grad_accumulation: batches per optimizer step and process.
         optimizer: a key of optimizer.OPTIMIZERS.
         lr: peak learning rate, above 0.
+        head_lr: the head's rate as a multiple of `lr`, above 0.
         warmup: share of all steps in which the rate rises from 0 to its peak, 0..1.
         weight_decay: of matrices, decoupled from the gradient, 0 or more.
         layer_decay: each block's rate as a share of the rate of the block above, above 0 to 1; 1 = all alike.
@@ -91,6 +98,7 @@ class RecipeSettings:
     grad_accumulation: Remembered[int] = 1
     optimizer: Decisive[str] = "muon"
     lr: Decisive[float] = 1e-4
+    head_lr: Decisive[float] = 1.0
     warmup: Decisive[float] = 0.1
     weight_decay: Decisive[float] = 0.05
     layer_decay: Decisive[float] = 1.0
@@ -116,6 +124,8 @@ class RunSettings:
         keep_checkpoints: epochs whose checkpoints are kept, besides the best; 0 = all.
         export_dir: the folder for timm and wdtagger that is written at the end, or None.
         dry_run: describe the run, and stop before it begins.
+        teach: a folder of example pictures, whose artists become rows of `pretrained` without training, or None.
+        unteach: taught artists that are forgotten.
     """
 
     device: str = "auto"
@@ -126,6 +136,8 @@ class RunSettings:
     keep_checkpoints: Remembered[int] = 0
     export_dir: Path | None = None
     dry_run: bool = False
+    teach: Path | None = None
+    unteach: tuple[str, ...] = ()
 
 
 Group = TypeVar("Group", DataSettings, ModelSettings, RecipeSettings, RunSettings)

@@ -26,6 +26,7 @@ from tagger.training import checkpoints, cost
 from tagger.training.data import Batch, Split, mixup, seed_step, to_device
 from tagger.training.distributed import World
 from tagger.training.evaluation import Evaluation
+from tagger.training.frozen import FrozenHead
 from tagger.training.loss import TaggingLoss, positive_weights
 from tagger.training.optimizer import make_optimizer, warmup_and_cosine
 from tagger.training.settings import TrainingSettings
@@ -117,6 +118,7 @@ class Trainer:
         self.progress = Progress()
         self.history: list[dict[str, float]] = []  # the rows of metrics.csv
         self.report: list[str] = []  # how the best epoch's thresholds do
+        self.best_rows: dict[str, Tensor] | None = None  # of a FrozenHead, in the best epoch
         self.stop = checkpoints.StopRequest()
         # These two stay on the device: reading them in every step would make the host wait for it.
         self.loss_sum = torch.zeros((), device=self.device)
@@ -133,8 +135,9 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """That of the head, which is the highest."""
-        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+        """That which the schedule gives, before the groups' own factors."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
     def targets_of(self, batch: Batch) -> Tensor:
         """0/1 float (N, C), built on the device from label indices."""
@@ -142,6 +145,12 @@ class Trainer:
         targets = torch.zeros(len(pixels), self.config["num_classes"], device=self.device)
         targets[rows, columns] = 1
         return targets
+
+    def inputs_of(self, batch: Batch) -> Tensor:
+        """What the model is fed: float32 pixels (N, 3, H, W), or for a frozen backbone its features (N, D)."""
+        if isinstance(self.model, FrozenHead):
+            return batch[0].float()
+        return normalise(batch[0], self.preparation)
 
     def autocast(self) -> torch.autocast:
         # RoPE tables and the loss stay float32: autocast, never model.to(bfloat16).
@@ -202,10 +211,10 @@ class Trainer:
             # Gradients are summed over processes once, with the last batch.
             keep_local = self.world.size > 1 and number < len(batches)
             with self.network.no_sync() if keep_local else contextlib.nullcontext():
-                pixels, targets = normalise(batch[0], self.preparation), self.targets_of(batch)
-                pixels, targets = mixup(pixels, targets, self.settings.recipe.mixup, random)
+                inputs, targets = self.inputs_of(batch), self.targets_of(batch)
+                inputs, targets = mixup(inputs, targets, self.settings.recipe.mixup, random)
                 with self.autocast():
-                    logits = self.network(pixels)
+                    logits = self.network(inputs)
                 loss = self.loss(logits, targets) * (len(targets) / images)
                 loss.backward()
             mean_loss += loss.detach()
@@ -284,7 +293,7 @@ class Trainer:
         for done, (batch_keys, batch) in enumerate(zip(keys, batches, strict=True), start=1):
             targets = self.targets_of(batch)
             with self.autocast():
-                logits = model(normalise(batch[0], self.preparation))
+                logits = model(self.inputs_of(batch))
             evaluation.update([number for _, number in batch_keys], logits, targets, self.loss(logits, targets))
             # Not in the last step: some processes may have no images in it, and would not be asked.
             self._stop_if_asked(all_here=done % READ_LOSS_EVERY == 0 and done < keys.steps)
@@ -335,6 +344,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
+            "best_rows": self.best_rows,
         }
         checkpoints.save_state(self.settings.run.output_dir, self.progress.step, state)
 
@@ -346,6 +356,7 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])
         self.history, self.report = state["history"], state["report"]
+        self.best_rows = state.get("best_rows")
 
 
 def fixed_settings(settings: TrainingSettings, vocabulary: Vocabulary, images: int, processes: int) -> dict[str, Any]:

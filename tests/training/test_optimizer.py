@@ -50,12 +50,27 @@ def test_groups_have_the_decay_and_the_rate_they_should(model: Any) -> None:
     for step in range(100):
         schedule.step_update(step)
         rates.append({group["lr_scale"]: group["lr"] for group in optimizer.param_groups})
-    assert rates[0][1.0] == 0.0
-    assert rates[5][1.0] == pytest.approx(5e-4)
+    assert rates[0][1.0] == pytest.approx(1e-3 / 11)
+    assert rates[5][1.0] == pytest.approx(1e-3 * 6 / 11)
     assert rates[10][1.0] == pytest.approx(1e-3) == max(rate[1.0] for rate in rates)
     assert rates[55][1.0] == pytest.approx(5e-4)
     assert rates[99][1.0] < 1e-6
     assert all(rate[scale] == pytest.approx(rate[1.0] * scale) for rate in rates for scale in rate)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_head_remembers_longer_and_has_a_rate_of_its_own(model: Any, name: str) -> None:
+    recipe = RecipeSettings(optimizer=name, layer_decay=0.5, head_lr=4.0)
+    groups = make_optimizer(model, recipe).param_groups
+    head = {id(parameter) for parameter in model.head.parameters()}
+    own: list[Any] = []
+    others: list[Any] = []
+    for group in groups:
+        (own if any(id(parameter) in head for parameter in group["params"]) else others).append(group)
+    assert {id(parameter) for group in own for parameter in group["params"]} == head
+    assert {(group["betas"], group["lr_scale"]) for group in own} == {((0.9, 0.999), 4.0)}
+    assert {group["betas"] for group in others} == {(0.9, 0.95)}
+    assert max(group["lr_scale"] for group in others) == 1.0  # the last norm's, which lies above all blocks
 
 
 def test_muon_is_for_the_matrices_inside(model: Any) -> None:

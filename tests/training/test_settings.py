@@ -20,6 +20,7 @@ FREE = {
     *("dataset_root", "num_workers", "model", "pretrained", "grad_checkpointing", "compile"),
     *("batch_size", "grad_accumulation", "patience", "device"),
     *("output_dir", "overwrite", "resume", "save_every_steps", "keep_checkpoints", "export_dir", "dry_run"),
+    *("teach", "unteach"),
 }
 
 
@@ -39,7 +40,7 @@ def test_every_field_decides_or_is_free() -> None:
 def test_a_decisive_field_is_compared(name: str) -> None:
     began = TrainingSettings()
     value = began.flat()[name]
-    other: Any = f"not {value}" if isinstance(value, str) else value - 1  # a run may become longer
+    other: Any = f"not {value}" if isinstance(value, str) else (value or 0) - 1  # a run may become longer
     went_on = TrainingSettings.from_flat({name: other})
     assert went_on.flat()[name] == other
     with pytest.raises(checkpoints.DifferentSettings) as caught:
