@@ -29,7 +29,7 @@ from tqdm import tqdm
 from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
-from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
 from tagger.formats.records import ABOUT_FILE, About
 from tagger.formats.tag_lists import TagReader, lookalikes_in_words
 from tagger.formats.vocabulary import (
@@ -38,9 +38,9 @@ from tagger.formats.vocabulary import (
     Category,
     append_to_vocabulary,
     before_path,
+    categories_in,
     check_may_grow,
     keep_before,
-    read_categories,
     read_vocabulary,
     write_vocabulary,
 )
@@ -71,6 +71,7 @@ class Settings:
 
     Attributes:
         folder: of the pairs.
+        recursive: also those of the folders below it.
         output: of the records.
         overwrite: replace shards that were made of something else.
         verify: read every record of the finished shards, and write damaged ones again.
@@ -86,6 +87,7 @@ class Settings:
     """
 
     folder: Path
+    recursive: bool
     output: Path
     overwrite: bool
     verify: bool
@@ -115,6 +117,9 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
     data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    data.add_argument(
+        "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"
+    )
     data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
     data.add_argument(
@@ -188,6 +193,7 @@ def quality(text: str) -> int:
 def make_settings(arguments: Namespace) -> Settings:
     return Settings(
         folder=arguments.dataset_folder,
+        recursive=arguments.recursive,
         output=arguments.output_path,
         overwrite=arguments.overwrite,
         verify=arguments.verify or arguments.overwrite,
@@ -220,8 +226,7 @@ def check_input(settings: Settings) -> Mapping[str, Category]:
         hint = "pass --no-new-tags, or copy it and name the copy with --tags-csv"
         check_may_grow(settings.tags_csv, vocabulary, hint)
         files.check_writable(settings.tags_csv.parent, hint)
-    categories_file = settings.folder / CATEGORIES_FILE
-    return read_categories(categories_file) if categories_file.exists() else {}
+    return categories_in(folders_of(settings.folder, settings.recursive, left_out=settings.output))
 
 
 def check_output(settings: Settings) -> None:
@@ -247,13 +252,13 @@ def check_output(settings: Settings) -> None:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_pairs(folder: Path, catalog: Catalog, workers: Workers) -> None:
+def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
     """Bring the catalog up to date with the folder."""
 
     def read(batches: Iterator[list[PairNames]]) -> Iterator[tuple[Sequence[PairNames], list[Scanned | str]]]:
-        return workers.map(partial(scan_pairs, folder), batches, CRASHED)
+        return workers.map(partial(scan_pairs, settings.folder), batches, CRASHED)
 
-    catalog.list_folder()
+    catalog.list_folder(settings.recursive)
     unread = catalog.unread()
     with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
         for done in catalog.scan(read):
@@ -541,7 +546,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             opened_catalog(settings.output / CATALOG_FILE, settings.folder) as catalog,
             Workers(settings.workers) as workers,
         ):
-            read_pairs(settings.folder, catalog, workers)
+            read_pairs(settings, catalog, workers)
             with vocabulary_to_itself(settings):
                 tagging = assign(catalog, categories, settings)
                 layout = choose_shards(catalog, tagging, settings)

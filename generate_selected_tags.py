@@ -28,7 +28,7 @@ from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
-from tagger.formats.pairs import CAPTION_SUFFIX, captions_of
+from tagger.formats.pairs import CAPTION_SUFFIX, captions_of, folders_of
 from tagger.formats.tag_lists import (
     TagReader,
     is_usable,
@@ -51,6 +51,7 @@ from tagger.formats.vocabulary import (
     Category,
     append_to_vocabulary,
     before_path,
+    categories_in,
     category_name,
     check_may_grow,
     keep_before,
@@ -74,11 +75,13 @@ class DatasetSource:
 
     Attributes:
         folder: of the pairs.
+        recursive: also those of the folders below it.
         min_count: tags with fewer uses are left out.
         categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
     """
 
     folder: Path
+    recursive: bool
     min_count: int
     categories_from: Path | None
 
@@ -120,6 +123,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
     dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
     dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
         "--categories-from",
@@ -195,7 +199,9 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
         )
         source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts)
     else:
-        source = DatasetSource(arguments.dataset_folder, arguments.min_count, arguments.categories_from)
+        source = DatasetSource(
+            arguments.dataset_folder, arguments.recursive, arguments.min_count, arguments.categories_from
+        )
     columns = WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
     output = Output(
         path=arguments.append_to or arguments.output_csv,
@@ -235,7 +241,7 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     Args:
         standing: the names of the vocabulary that is to be extended, which the tags are spelt like.
     """
-    paths = caption_files(source.folder)
+    paths = caption_files(source)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
     reader = TagReader(known.keys() | set(standing))
@@ -256,14 +262,18 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     return Found(table, problems, left_out, reader.weights_in_words(), frozenset(known))
 
 
-def caption_files(folder: Path) -> list[Path]:
+def caption_files(source: DatasetSource) -> list[Path]:
     """The txt files with a picture beside them, for others may be notes; all of them where there is no picture.
 
     Raises:
         UserError: there is no such folder, or no txt file in it.
     """
-    paths = tag_files(folder, NO_PAIRS)
-    captions, others = captions_of(folder)
+    paths = tag_files(source.folder, NO_PAIRS, source.recursive)
+    captions, others = [], 0
+    for folder in folders_of(source.folder, source.recursive):
+        found, alone = captions_of(folder)
+        captions += found
+        others += alone
     if captions and others:
         cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
     return captions or paths
@@ -271,8 +281,7 @@ def caption_files(folder: Path) -> list[Path]:
 
 def known_categories(source: DatasetSource) -> dict[str, Category]:
     """Category by tag; a tag that is not in it is general."""
-    in_folder = source.folder / CATEGORIES_FILE
-    known = read_categories(in_folder) if in_folder.exists() else {}
+    known = categories_in(folders_of(source.folder, source.recursive))
     if source.categories_from:
         known |= read_categories(source.categories_from)
     return known | dict.fromkeys(RATING_NAMES, RATING)

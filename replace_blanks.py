@@ -8,7 +8,7 @@ long hair, blue eyes       ->  long_hair,blue_eyes        commas, semicolons, ||
 (long hair:1.2), a \\(bb\\)  ->  long_hair,a_(bb)           weights and escapes of prompts are undone
 
 Only a .txt with a picture beside it is touched. UTF-16, GBK and Shift-JIS become UTF-8. What stood there is kept in
-replace_blanks.undo.jsonl, and --undo brings it back.
+replace_blanks.undo.jsonl of its folder, and --undo brings it back.
 """
 
 from tagger import cli  # first, so that an interrupt while the others are imported is one line
@@ -18,13 +18,14 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from tagger.files import UserError, locked_folder, write_text
 from tagger.formats import text_encoding
-from tagger.formats.pairs import captions_of
+from tagger.formats.pairs import captions_of, folders_of
 from tagger.formats.tag_lists import TagReader, format_tags, parse_tags
 from tagger.formats.undo_log import Change, UndoLog
 from tagger.formats.vocabulary import VOCABULARY_FILE, read_vocabulary
@@ -41,6 +42,7 @@ class Settings:
     """What was asked for; see the flags."""
 
     folder: Path
+    recursive: bool
     vocabulary: Path
     dry_run: bool
     undo: bool
@@ -51,6 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Settings:
     parser.add_argument(
         "--dataset-folder", type=Path, default=Path("dataset"), help="pictures with captions beside them"
     )
+    parser.add_argument("--recursive", action="store_true", help="captions in the folders below, too")
     parser.add_argument(
         "--tags-csv",
         type=Path,
@@ -60,7 +63,13 @@ def parse_arguments(argv: Sequence[str] | None) -> Settings:
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
     parser.add_argument("--undo", action="store_true", help="bring back what earlier runs changed")
     arguments = parser.parse_args(argv)
-    return Settings(arguments.dataset_folder, arguments.tags_csv, arguments.dry_run, arguments.undo)
+    return Settings(
+        folder=arguments.dataset_folder,
+        recursive=arguments.recursive,
+        vocabulary=arguments.tags_csv,
+        dry_run=arguments.dry_run,
+        undo=arguments.undo,
+    )
 
 
 # --- one caption ----------------------------------------------------------------------------------------------------
@@ -104,13 +113,23 @@ def join_words(words: Sequence[str], known: Collection[str]) -> Iterator[str]:
         start = end
 
 
-# --- the folder -----------------------------------------------------------------------------------------------------
+# --- the folders ----------------------------------------------------------------------------------------------------
 
 
-def tidied_captions(paths: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, bytes, str] | UserError]:
+@dataclass
+class Tally:
+    """Counts over folders: captions, those of them that changed or were left out, and txt files without a picture."""
+
+    captions: int = 0
+    changed: int = 0
+    left_out: int = 0
+    others: int = 0
+
+
+def tidied_captions(
+    paths: Sequence[Path], reader: TagReader, known: Collection[str]
+) -> Iterator[tuple[Path, bytes, str] | UserError]:
     """Each caption that has to change, with its bytes and its new text, or why it cannot be read."""
-    known = read_vocabulary(settings.vocabulary, "name the CSV with --tags-csv").index
-    reader = TagReader(known)
     for path in paths:
         try:
             data = path.read_bytes()
@@ -123,58 +142,82 @@ def tidied_captions(paths: Sequence[Path], settings: Settings) -> Iterator[tuple
             # A line end behind the last tag is nothing to rewrite a file for.
             if (tidied := tidy(text, reader, known)).encode() != data.rstrip(b"\r\n"):
                 yield path, data, tidied
-    if weights := reader.weights_in_words():
-        cli.warn(f"{weights}; the weights were left out")
 
 
-def tidy_folder(settings: Settings) -> int:
-    """Tidy all captions of a folder; the exit code."""
-    paths, others = captions_of(settings.folder)
+def tidy_folder(folder: Path, settings: Settings, reader: TagReader, known: Collection[str], tally: Tally) -> None:
+    """Tidy the captions of one folder, which has an undo log of its own, and count them."""
+    paths, others = captions_of(folder)
+    tally.captions += len(paths)
+    tally.others += others
     if not paths:
+        return
+    log = UndoLog(folder / UNDO_FILE)
+    with nullcontext() if settings.dry_run else locked_folder(folder):
+        results = tidied_captions(paths, reader, known)
+        while batch := list(islice(results, BATCH)):
+            changes = []
+            for result in batch:
+                if isinstance(result, UserError):
+                    cli.warn(f"left out: {result}")
+                    tally.left_out += 1
+                else:
+                    changes.append(result)
+            if not settings.dry_run and changes:
+                log.append(Change.to(path, before, after.encode()) for path, before, after in changes)
+            for path, _, after in changes:
+                if settings.dry_run:
+                    print(f"{path.relative_to(settings.folder)}: {after}")
+                else:
+                    write_text(path, after)
+            tally.changed += len(changes)
+
+
+def tidy_folders(settings: Settings) -> int:
+    """Tidy all captions; the exit code."""
+    known = read_vocabulary(settings.vocabulary, "name the CSV with --tags-csv").index
+    reader, tally = TagReader(known), Tally()
+    for folder in folders_of(settings.folder, settings.recursive):
+        tidy_folder(folder, settings, reader, known, tally)
+    if not tally.captions:
         raise UserError(
             f"{settings.folder}: no picture with a .txt beside it; fetch some pairs with simple_dan_crawl.py, or name "
-            "another --dataset-folder"
+            "another --dataset-folder" + ("" if settings.recursive else ", or pass --recursive for the folders below")
         )
-    log = UndoLog(settings.folder / UNDO_FILE)
-    changed = left_out = 0
-    results = tidied_captions(paths, settings)
-    while batch := list(islice(results, BATCH)):
-        changes = []
-        for result in batch:
-            if isinstance(result, UserError):
-                cli.warn(f"left out: {result}")
-                left_out += 1
-            else:
-                changes.append(result)
-        if not settings.dry_run and changes:
-            log.append(Change.to(path, before, after.encode()) for path, before, after in changes)
-        for path, _, after in changes:
-            if settings.dry_run:
-                print(f"{path.name}: {after}")
-            else:
-                write_text(path, after)
-        changed += len(changes)
+    if weights := reader.weights_in_words():
+        cli.warn(f"{weights}; the weights were left out")
     would = "would be " if settings.dry_run else ""
-    print(f"{changed} of {len(paths)} captions {would}changed" + (f", {left_out} left out" if left_out else ""))
-    if changed and not settings.dry_run:
-        print(f"{log.path} has what stood there; --undo brings it back")
-    if others:
-        cli.warn(f"{others} txt files have no picture beside them and were left alone")
-    return cli.INCOMPLETE if left_out else cli.DONE
+    left_out = f", {tally.left_out} left out" if tally.left_out else ""
+    print(f"{tally.changed} of {tally.captions} captions {would}changed{left_out}")
+    if tally.changed and not settings.dry_run:
+        where = f"{UNDO_FILE} of each folder" if settings.recursive else f"{settings.folder / UNDO_FILE}"
+        undo_flags = "--undo --recursive brings" if settings.recursive else "--undo brings"
+        print(f"{where} has what stood there; {undo_flags} it back")
+    if tally.others:
+        cli.warn(f"{tally.others} txt files have no picture beside them and were left alone")
+    return cli.INCOMPLETE if tally.left_out else cli.DONE
 
 
-def undo(settings: Settings) -> int:
+def undo_folders(settings: Settings) -> int:
     """Bring back what stood in the captions before; the exit code."""
-    log = UndoLog(settings.folder / UNDO_FILE)
+    folders = [folder for folder in folders_of(settings.folder, settings.recursive) if (folder / UNDO_FILE).exists()]
+    restored, left_out = [], 0
+    for folder in folders or [settings.folder]:  # without any log, reading says so
+        log = UndoLog(folder / UNDO_FILE)
+        if settings.dry_run:
+            names = sorted({change.name for change in log.read()})
+            restored += [(folder / name).relative_to(settings.folder) for name in names]
+            continue
+        with locked_folder(folder):
+            done, left = log.undo()
+        restored += [Path(name) for name in done]
+        left_out += len(left)
+        for name in left[:SHOWN]:
+            cli.warn(f"left out: {folder / name}: changed since, or gone; the old text is in {log.path}")
     if settings.dry_run:
-        names = sorted({change.name for change in log.read()})
-        print(*names, f"{len(names)} captions would be brought back", sep="\n")
+        print(*restored, f"{len(restored)} captions would be brought back", sep="\n")
         return cli.DONE
-    restored, left = log.undo()
-    for name in left[:SHOWN]:
-        cli.warn(f"left out: {settings.folder / name}: changed since, or gone; the old text is in {log.path}")
-    print(f"{len(restored)} captions brought back" + (f", {len(left)} left out" if left else ""))
-    return cli.INCOMPLETE if left else cli.DONE
+    print(f"{len(restored)} captions brought back" + (f", {left_out} left out" if left_out else ""))
+    return cli.INCOMPLETE if left_out else cli.DONE
 
 
 @cli.command
@@ -182,10 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_arguments(argv)
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
-    if settings.dry_run:
-        return undo(settings) if settings.undo else tidy_folder(settings)
-    with locked_folder(settings.folder):
-        return undo(settings) if settings.undo else tidy_folder(settings)
+    return undo_folders(settings) if settings.undo else tidy_folders(settings)
 
 
 if __name__ == "__main__":

@@ -642,3 +642,18 @@ def test_the_run_that_has_the_folder_is_named(big: Path, undisturbed: Path) -> N
     line = error_line(done.stderr)
     assert f"process {os.getpid()} on " in line
     assert "is at work here; wait for it, or name another --output-path" in line
+
+
+def test_folders_below(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pair(tmp_path / "dataset" / f"{number}_name", "same.png", ["general", f"tag_{number}"], grey=number)
+    (tmp_path / "dataset" / "1_name" / "lonely.png").write_bytes(b"no txt")
+    write_csv(tmp_path / "dataset" / "2_name" / "tag_categories.csv", ["tag_2,1"])
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    flags = ["--recursive", "--tags-csv", csv_path, "--img-size", STORED_SIZE, "--split-ratio", "0.5"]
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    output = tmp_path / "output-datasets"
+    assert sorted(names_in(output / TRAIN) + names_in(output / VAL)) == [f"{n}_name/same.png" for n in range(4)]
+    assert list(reasons(output)) == ["1_name/lonely.png"]
+    assert read_categories(csv_path)["tag_2"] == ARTIST

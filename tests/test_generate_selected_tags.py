@@ -332,3 +332,13 @@ def test_the_vocabulary_of_a_model_is_not_extended(
     line = error_line(capsys.readouterr().err)
     assert "belongs to the config.json beside it" in line and "name the copy with --append-to" in line
     assert path.read_bytes() == before
+
+
+def test_folders_below_with_their_categories(folder: Path, tmp_path: Path) -> None:
+    write_txts(folder / "10_name", a="general,solo,wlop,miku")
+    write_csv(folder / "10_name" / "tag_categories.csv", ["wlop,1", "miku,0"])
+    write_csv(folder / "tag_categories.csv", ["miku,4"])
+    assert generate(folder, tmp_path / "flat.csv") == 0
+    assert "wlop" not in read_vocabulary(tmp_path / "flat.csv").names
+    assert generate(folder, tmp_path / "tags.csv", "--recursive", "--with-count") == 0
+    assert {"solo,0,4", "wlop,1,1", "miku,4,1"} <= set(lines(tmp_path / "tags.csv"))

@@ -281,3 +281,28 @@ def test_a_log_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
     (tmp_path / "victim.txt").write_text("safe")
     assert run(folder, "--undo") == 0
     assert (tmp_path / "victim.txt").read_text() == "safe"
+
+
+# --- folders below --------------------------------------------------------------------------------------------------
+
+
+def test_folders_below_are_tidied_only_when_asked_and_taken_back(tmp_path: Path) -> None:
+    write_captions(tmp_path / "set", a="long hair, solo")
+    write_captions(tmp_path / "set" / "10_name", a="blue eyes, smile", b="solo")
+    write_captions(tmp_path / "set" / ".hidden", a="blue eyes, smile")
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.txt")}
+    assert run(tmp_path / "set") == 0
+    assert captions(tmp_path / "set" / "10_name")["a.txt"] == b"blue eyes, smile"
+    assert run(tmp_path / "set", "--recursive") == 0
+    assert captions(tmp_path / "set" / "10_name") == {"a.txt": b"blue_eyes,smile", "b.txt": b"solo"}
+    assert captions(tmp_path / "set" / ".hidden") == {"a.txt": b"blue eyes, smile"}
+    assert run(tmp_path / "set", "--recursive", "--undo") == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.txt")} == before
+
+
+def test_captions_in_folders_below_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_captions(tmp_path / "set" / "10_name", a="blue eyes, smile")
+    assert run(tmp_path / "set") == 2
+    assert "--recursive" in capsys.readouterr().err
+    assert run(tmp_path / "set", "--recursive", "--dry-run") == 0
+    assert str(Path("10_name", "a.txt: blue_eyes,smile")) in capsys.readouterr().out

@@ -4,7 +4,10 @@ python -c "from tagger.formats.pairs import captions_of; print(len(captions_of('
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from tagger.files import UserError
 
 # What the toolkit decodes (see tagger/images.py). Of several pictures beside one txt the first in this order has it.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -19,6 +22,38 @@ CAPTION_SUFFIX = ".txt"
 def caption_path(image: Path) -> Path:
     """Where the caption of a picture lies."""
     return image.with_suffix(CAPTION_SUFFIX)
+
+
+def folders_of(folder: Path | str, recursive: bool, left_out: Path | None = None) -> Iterator[Path]:
+    """A dataset's folder, and with `recursive` those below it, each before its own and by name.
+
+    Folders whose names begin with a dot are none of ours. Links to folders are not followed: they may lead in circles.
+    Memory grows with the folders alone, not with the files in them.
+
+    Args:
+        left_out: a folder that is passed over together with those below it, unless it is `folder` itself.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    excluded = left_out.resolve() if left_out else None
+    waiting = [Path(folder)]
+    while waiting:
+        current = waiting.pop()
+        yield current
+        if not recursive:
+            return
+        try:
+            with os.scandir(current) as entries:
+                names = [
+                    entry.name
+                    for entry in entries
+                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+                ]
+        except OSError as error:
+            raise UserError(f"{current}: {error.strerror}; make the folder readable, or move it away") from None
+        below = (current / name for name in sorted(names, reverse=True))
+        waiting += [path for path in below if excluded is None or path.resolve() != excluded]
 
 
 def captions_of(folder: Path | str) -> tuple[list[Path], int]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tagger.files import UserError, read_text
+from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
 
 # A semicolon separates where a blank or the line's end follows: `;d` and `steins;gate` are tags.
 SEPARATOR = re.compile(r"[,，、\r\n]|\|\|\||(?<=[^\s,，、]);(?=\s|$)", re.MULTILINE)
@@ -54,11 +55,12 @@ def read_tags(path: Path | str, encoding_hint: str = "save it as UTF-8") -> list
     return parse_tags(read_text(path, "write its tags, separated by commas", encoding_hint))
 
 
-def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Path]:
+def tag_files(folder: Path | str, hint: str = "name another folder", recursive: bool = False) -> list[Path]:
     """The txt files of a dataset folder, by name.
 
     Args:
         hint: ends the error where there are none.
+        recursive: those of the folders below it, too.
 
     Raises:
         UserError: there is no such folder, or no txt file in it.
@@ -66,7 +68,8 @@ def tag_files(folder: Path | str, hint: str = "name another folder") -> list[Pat
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {hint}")
-    found = sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+    paths = (path for each in folders_of(folder, recursive) for path in each.glob(f"*{CAPTION_SUFFIX}"))
+    found = sorted(path for path in paths if not path.name.startswith("."))
     if not found:
         raise UserError(f"{folder}: no .txt files; {hint}")
     return found

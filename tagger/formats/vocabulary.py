@@ -164,6 +164,19 @@ def read_categories(path: Path | str) -> dict[str, Category]:
     return dict(zip(vocabulary.names, vocabulary.categories, strict=True))
 
 
+def categories_in(folders: Iterable[Path]) -> dict[str, Category]:
+    """Category by tag name, from each folder's tag_categories.csv where it has one; the first that knows a tag decides.
+
+    Raises:
+        UserError: see `read_vocabulary`.
+    """
+    known: dict[str, Category] = {}
+    for folder in folders:
+        if (path := folder / CATEGORIES_FILE).exists():
+            known = {**read_categories(path), **known}
+    return known
+
+
 def _read_category(path: Path | str, row: int, text: str) -> Category:
     category = text.strip()
     if category.isdecimal() and int(category) in CATEGORY_NAMES:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from tagger.files import UserError
-from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES
+from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES, folders_of
 from tagger.formats.vocabulary import CATEGORIES_FILE
 from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
 
@@ -98,6 +98,8 @@ class Catalog:
     this order; what the last one needs is kept for the next run.
 
     Attributes:
+        folder: of the dataset.
+        path: of the database.
         others: how many files of the folder are neither pictures that the toolkit decodes nor tag lists, by suffix (""
             where they have none), and how many folders there are ("/"). What has a dot before its name is passed over.
 
@@ -107,6 +109,7 @@ class Catalog:
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.folder = folder
+        self.path = path
         self.others: Counter[str] = Counter()
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"version": VERSION, "folder": os.fsencode(folder.resolve())}  # bytes, like all names
@@ -149,14 +152,22 @@ class Catalog:
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
-    def list_folder(self) -> None:
-        """Note what is in the folder, and forget what earlier runs read of files that changed since."""
+    def list_folder(self, recursive: bool = False) -> None:
+        """Note what is in the folder, and forget what earlier runs read of files that changed since.
+
+        Args:
+            recursive: also what is in the folders below it, but for the one that the records are written to. A file's
+                name is then its path from the dataset's folder, with slashes on every system.
+        """
         for table in ("listed", "present", "ordered", "unlabelled"):
             self._database.execute(f"DELETE FROM {table}")
         root = self.folder.resolve()
         self.others.clear()
-        with os.scandir(self.folder) as entries:
-            self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", self._listed(entries, root))
+        for folder in folders_of(self.folder, recursive, left_out=self.path.parent):
+            prefix = "" if folder == self.folder else folder.relative_to(self.folder).as_posix() + "/"
+            with os.scandir(folder) as entries:
+                listed = self._listed(entries, root, prefix, recursive)
+                self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", listed)
         rows = self._database.execute("SELECT stem, kind, name, stamp, problem FROM listed ORDER BY stem, kind, name")
         self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?)", self._paired(rows))
         self._database.execute(
@@ -174,11 +185,16 @@ class Catalog:
         return self._number("SELECT count(*) FROM present")
 
     def _listed(
-        self, entries: Iterator[os.DirEntry[str]], root: Path
+        self, entries: Iterator[os.DirEntry[str]], root: Path, prefix: str, recursive: bool
     ) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
         """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix.
 
         What is neither is counted in `others`.
+
+        Args:
+            root: the dataset's folder, resolved.
+            prefix: the way from there to the folder of these entries, "" or with a slash at its end.
+            recursive: folders are visited on their own, and are not counted.
         """
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
@@ -189,7 +205,8 @@ class Catalog:
             elif suffix.lower() in IMAGE_SUFFIXES:
                 kind = IMAGE_SUFFIXES.index(suffix.lower())
             else:
-                self._count_other(entry, suffix.lower())
+                if not (recursive and entry.is_dir(follow_symlinks=False)):
+                    self._count_other(entry, suffix.lower())
                 continue
             stamp, problem = "", None
             try:
@@ -203,7 +220,7 @@ class Catalog:
                     problem = f"{status.st_size} bytes, too long for a tag list; replace it"
             except OSError as error:
                 problem = f"{error.strerror}; replace or remove it"
-            yield os.fsencode(stem), kind, os.fsencode(entry.name), stamp, problem
+            yield os.fsencode(prefix + stem), kind, os.fsencode(prefix + entry.name), stamp, problem
 
     def _count_other(self, entry: os.DirEntry[str], suffix: str) -> None:
         with contextlib.suppress(OSError):  # a link in a circle is no folder

@@ -265,3 +265,24 @@ def test_a_database_that_was_damaged_behind_its_beginning_is_told_of(tmp_path: P
         opened_catalog(path, tmp_path) as each,
     ):
         each.list_folder()
+
+
+def test_a_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write_pair(root, "a.png", ["solo"])
+    write_pair(root / "10_name", "a.png", ["general"], grey=1)
+    write_pair(root / "out" / "shards", "b.png", ["general"], grey=2)
+    with closing(Catalog(root / "out" / ".plan.sqlite", root)) as catalog:
+
+        def listed(recursive: bool) -> tuple[int, list[tuple[str, list[int]]]]:
+            catalog.list_folder(recursive)
+            unread = catalog.unread()
+            list(catalog.scan(lambda batches: ((batch, pairs.scan_pairs(root, batch)) for batch in batches)))
+            count = catalog.put_in_order(INDEX, as_written, 0)
+            return unread, sorted((row.name, labels_of(row)) for row in catalog.rows(0, count))
+
+        assert listed(True) == (2, [("10_name/a.png", [0]), ("a.png", [1])])
+        assert not catalog.others
+        assert listed(False) == (0, [("a.png", [1])])
+        assert catalog.others == {"/": 2}
+        assert listed(True)[0] == 1  # what was forgotten with its folder
