@@ -39,14 +39,16 @@ from tagger.formats.thresholds import (
     groups_of,
     read_thresholds,
 )
-from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
+from tagger.formats.vocabulary import ARTIST, RATING, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.inference import image_files, predictor, taggers
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
 from tagger.inference.cache import PredictionCache, default_path
 from tagger.inference.captions import (
     EXISTING,
     ORDERS,
+    RATING_PLACES,
     CaptionFiles,
+    Merging,
     Style,
     in_writable_folders,
     owners_of_captions,
@@ -144,7 +146,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     captions.add_argument(
         "--exclude_tags", "--undesired_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out"
     )
-    captions.add_argument("--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first")
+    captions.add_argument(
+        "--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first where they are found"
+    )
+    captions.add_argument(
+        "--prepend", type=parse_tags, default=(), metavar="TEXT", help="begin each caption with this, as it is written"
+    )
+    captions.add_argument("--rating", choices=RATING_PLACES, default="none", help="the likeliest rating in a caption")
     captions.add_argument(
         "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists"
     )
@@ -250,6 +258,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
             )
+        if arguments.rating != "none":
+            parser.error("--rating is what a model says; --embedded_prompt only asks none")
     elif not (arguments.model_path or arguments.model_repo or only_artists):
         parser.error("name a model with --model_path, or with --model_repo")
     if only_artists and not (arguments.artist_string or arguments.describe):
@@ -279,6 +289,8 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         first=tuple(arguments.always_first),
         spaces=arguments.underscores == "space",
         escape=arguments.escape_parentheses,
+        prepend=tuple(arguments.prepend),
+        rating=arguments.rating,
     )
     captions = CaptionSettings(
         style, write=arguments.write_captions, existing=arguments.existing, dry_run=arguments.dry_run
@@ -567,7 +579,8 @@ def write_answers(
     output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
     style = settings.captions.style.read_by(reader)
-    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
+    captions = CaptionFiles(settings.captions.existing, Merging.of(style, reader, ratings), settings.captions.dry_run)
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
@@ -740,7 +753,7 @@ def write_prompts(
     """Print what each file says of its prompt, and write its caption and the report where they are asked for."""
     reader = TagReader(vocabulary.index if vocabulary else ())
     style = settings.captions.style.read_by(reader)
-    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    captions = CaptionFiles(settings.captions.existing, Merging.of(style, reader), settings.captions.dry_run)
     no_tags = Vocabulary((), ())  # for a page without a model's answers
     counts = Counts()
     with (

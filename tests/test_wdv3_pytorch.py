@@ -563,6 +563,17 @@ def test_tags_of_flags_are_read_in_every_spelling(
     assert json_of(capsys)["caption"].startswith("artist_name_1, ")
 
 
+def test_words_of_ones_own_and_the_rating(example: Path) -> None:
+    """On a second run, and with a txt that stands there, too."""
+    (example / "b.txt").write_text("somebody's text")
+    flags = ["--write_captions", "--existing", "append", "--prepend", "(my style:1.2), 1girl", "--rating", "last"]
+    for _ in range(2):
+        assert tag(*flags, images=["a.png", "b.png"]) == 0
+        tags = "m16a1_(girls'_frontline), artist_name_1, general"
+        assert Path("a.txt").read_text() == f"(my style:1.2), 1girl, {tags}"
+        assert Path("b.txt").read_text() == f"(my style:1.2), 1girl, somebody's text, {tags}"
+
+
 def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((example / "config.json").read_text())
     del config["tagger"]["tags_sha256"]

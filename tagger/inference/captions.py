@@ -5,7 +5,7 @@ python wdv3_pytorch.py --image_file ./dataset --model_path checkpoints --write_c
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from tagger.formats.tag_lists import TagReader, parse_tags, spell
 
 SEPARATOR = ", "  # between the tags of a caption, and between the names of an artist string
 EXISTING = ("skip", "overwrite", "append")  # what may become of a txt that is there already
+RATING_PLACES = ("none", "first", "last")  # of the rating in a caption
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 PATIENCE = 10  # seconds to wait for a folder in which another run is at work
 
@@ -55,6 +56,8 @@ class Style:
         first: tags that come first where they are there at all, in this order.
         spaces: blanks for underscores, but for emoticons.
         escape: backslashes before parentheses, which otherwise are weights to Stable Diffusion's interfaces.
+        prepend: what no model knows, such as a trigger word; it begins every caption, as it is written.
+        rating: where the likeliest rating stands in a caption, one of RATING_PLACES; first is behind `prepend`.
     """
 
     order: str = "category"
@@ -62,6 +65,8 @@ class Style:
     first: tuple[str, ...] = ()
     spaces: bool = False
     escape: bool = False
+    prepend: tuple[str, ...] = ()
+    rating: str = "none"
 
     def read_by(self, reader: TagReader) -> "Style":
         """The same style, with tags that a person wrote in any spelling as the reader knows them."""
@@ -92,8 +97,33 @@ def spelled(name: str, style: Style) -> str:
 
 
 def join(names: Iterable[str], style: Style) -> str:
-    """A caption: `1girl, long hair`."""
+    """A list of tags: `1girl, long hair`."""
     return SEPARATOR.join(spelled(name, style) for name in names)
+
+
+def make_caption(names: Iterable[str], style: Style, rating: str | None = None) -> str:
+    """A caption: what the style puts before all tags, the tags in their order, and the rating.
+
+    Args:
+        names: of the tags, see `in_order`.
+        rating: the likeliest; None where the model has none.
+    """
+    rated = [rating] if rating and style.rating != "none" else []
+    others = [name for name in names if name not in rated]
+    listed = rated + others if style.rating == "first" else others + rated
+    return SEPARATOR.join([*style.prepend, *(spelled(name, style) for name in without_prepended(listed, style))])
+
+
+def without_prepended(names: Iterable[str], style: Style) -> list[str]:
+    """The names but for those that `prepend` has in any spelling, for nothing stands twice in a caption."""
+    reader = TagReader()
+    prepended = {_key(text, reader) for text in style.prepend}
+    return [name for name in names if not prepended or _key(name, reader) not in prepended]
+
+
+def _key(tag: str, reader: TagReader) -> str:
+    """What all spellings of a tag share."""
+    return reader.name(tag).casefold()
 
 
 # --- the txt beside the image ---------------------------------------------------------------------------------------
@@ -169,17 +199,44 @@ def _turn(folder: Path) -> AbstractContextManager[None]:
     return locked(folder / LOCK_NAME, "wait for it, and run this again", patience=PATIENCE)
 
 
-def appended(existing_text: str, caption: str, reader: TagReader) -> str:
-    """A txt's text, and behind it the tags of a caption that it lacks in any spelling; the text is not changed."""
+@dataclass(frozen=True)
+class Merging:
+    """How a caption joins a txt that is there.
 
-    def key(tag: str) -> str:
-        return reader.name(tag).casefold()
+    Attributes:
+        reader: of the vocabulary; compares the tags of both in any spelling.
+        first: what stands before the text, where the text lacks it; the caption's other tags stand behind it.
+        ratings: they exclude each other, so a txt that has one keeps it.
+    """
 
+    reader: TagReader
+    first: Collection[str] = ()
+    ratings: Collection[str] = ()
+
+    @classmethod
+    def of(cls, style: Style, reader: TagReader, ratings: Collection[str] = ()) -> "Merging":
+        """For the captions of a style."""
+        return cls(reader, (*style.prepend, *(ratings if style.rating == "first" else ())), ratings)
+
+
+def appended(existing_text: str, caption: str, merging: Merging) -> str:
+    """A txt's text, and around it the tags of a caption that it lacks in any spelling; the text is not changed."""
+    reader = merging.reader
     standing = parse_tags(existing_text)
-    known = {key(tag) for tag in standing}
-    new = [tag for tag in parse_tags(caption) if key(tag) not in known]
+    known = {_key(tag, reader) for tag in standing}
+    ratings = {_key(name, reader) for name in merging.ratings}
+    if ratings & known:
+        known |= ratings
+    new = [tag for tag in parse_tags(caption) if _key(tag, reader) not in known]
     if not new or not standing:
         return SEPARATOR.join(new) if new else existing_text
+    first = {_key(tag, reader) for tag in merging.first}
+    if before := [tag for tag in new if _key(tag, reader) in first]:
+        existing_text = SEPARATOR.join([*before, existing_text.lstrip()])
+        standing = [*before, *standing]
+        new = [tag for tag in new if _key(tag, reader) not in first]
+    if not new:
+        return existing_text
     # Somebody's text may end in a comma or a line end, which would otherwise give an empty tag.
     beginning = existing_text.rstrip().rstrip(",，、")
     joined = beginning + SEPARATOR + SEPARATOR.join(new)
@@ -190,12 +247,12 @@ def appended(existing_text: str, caption: str, reader: TagReader) -> str:
     return joined
 
 
-def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+def new_text(path: Path, caption: str, existing: str, merging: Merging) -> str | None:
     """What a caption's txt should hold; None where what stands there may stay.
 
     Args:
         existing: what becomes of a file that is there already, one of EXISTING.
-        reader: compares the tags of both.
+        merging: how both become one.
 
     Raises:
         UserError: the file that is there cannot be read, so nothing can be appended to it.
@@ -204,12 +261,12 @@ def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str 
         return caption
     if existing == "append":
         existing_text = read_text(path, "make it readable")
-        text = appended(existing_text, caption, reader)
+        text = appended(existing_text, caption, merging)
         return None if text == existing_text else text  # its time stays as it was, too
     return caption if existing == "overwrite" else None
 
 
-def write_caption(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+def write_caption(path: Path, caption: str, existing: str, merging: Merging) -> str | None:
     """Write a caption's txt, whole or not at all; what it holds now, None where it stays. See `new_text`.
 
     Raises:
@@ -219,7 +276,7 @@ def write_caption(path: Path, caption: str, existing: str, reader: TagReader) ->
     """
     try:
         with _turn(path.parent):
-            text = new_text(path, caption, existing, reader)
+            text = new_text(path, caption, existing, merging)
             if text is not None:
                 write_text(path, text)
     except OSError as error:
@@ -234,14 +291,14 @@ class CaptionFiles:
 
     Args:
         existing: one of EXISTING.
-        reader: of the vocabulary.
+        merging: how a caption joins a txt that is there.
 
     Attributes:
         count: txt files that were, or would be, written.
     """
 
-    def __init__(self, existing: str, reader: TagReader, dry_run: bool) -> None:
-        self.existing, self.reader, self.dry_run = existing, reader, dry_run
+    def __init__(self, existing: str, merging: Merging, dry_run: bool) -> None:
+        self.existing, self.merging, self.dry_run = existing, merging, dry_run
         self.count = 0
 
     def put(self, image: Path, caption: str) -> str | None:
@@ -251,7 +308,7 @@ class CaptionFiles:
             UserError, Busy, OSError: see write_caption.
         """
         work = new_text if self.dry_run else write_caption
-        text = work(caption_path(image), caption, self.existing, self.reader)
+        text = work(caption_path(image), caption, self.existing, self.merging)
         self.count += text is not None
         return text
 

@@ -436,6 +436,8 @@ STYLES = [
     ["--artist_string", "booru", "--tag_order", "probability", "--top_artists", "2"],
     ["--artist_string", "nai", "--tag_order", "csv", "--exclude_tags", "solo,constructor", "--underscores", "space"],
     ["--artist_string", "sdxl", "--always_first", "long_hair,saber_(fate),not_there", "--escape_parentheses"],
+    ["--artist_string", "nai", "--prepend", "My_Style (x), LONG HAIR", "--rating", "first", "--underscores", "space"],
+    ["--artist_string", "nai", "--prepend", "__proto__", "--rating", "last"],
 ]
 
 
