@@ -574,6 +574,20 @@ def test_words_of_ones_own_and_the_rating(example: Path) -> None:
         assert Path("b.txt").read_text() == f"(my style:1.2), 1girl, somebody's text, {tags}"
 
 
+def test_captions_of_another_extension_with_other_texts(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(example / "new.csv", ["1girl,a girl", "m16a1 (girls' frontline),", "nothing,x"], "old,new")
+    (example / "a.txt").write_text("stays")
+    flags = ["--write_captions", "--caption_extension", "caption", "--replace", "new.csv"]
+    assert tag(*flags) == 0
+    assert Path("a.caption").read_text() == "a girl, artist_name_1" and Path("a.txt").read_text() == "stays"
+    assert "1 of the 3 tags to replace are none of selected_tags.csv, such as nothing" in capsys.readouterr().err
+    assert tag(*flags) == 0
+    assert "passed over: 1 image" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tag("--write_captions", "--caption_extension", ".png")
+    assert "such as .caption" in error_line(capsys.readouterr().err)
+
+
 def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((example / "config.json").read_text())
     del config["tagger"]["tags_sha256"]

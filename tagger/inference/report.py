@@ -25,7 +25,7 @@ from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
 from tagger.formats.vocabulary import Vocabulary, category_of
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
-from tagger.inference.captions import SEPARATOR, Style, in_order, spelled, without_prepended
+from tagger.inference.captions import SEPARATOR, Facts, Style, in_order, spelled, without_prepended
 from tagger.inference.selection import SelectionRule
 
 if TYPE_CHECKING:  # few reports have prompts
@@ -273,15 +273,13 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
         prompt: what the file itself says, where that is told, see `prompt_data`.
     """
     groups = {category: by_probability(group) for category, group in entry.groups.items()}
-    joined = [pair for category, group in groups.items() if category != "rating" for pair in group]
-    probabilities: dict[str, float] = {}
+    tags = {category: dict(group) for category, group in groups.items() if category != "rating"}
     places: dict[str, int] = {}
-    for place, (name, probability) in enumerate(joined):  # a name in two categories counts once, where it is first
-        probabilities.setdefault(name, probability)
-        places.setdefault(name, place)
+    for place, name in enumerate(name for group in tags.values() for name in group):
+        places.setdefault(name, place)  # a name in two categories counts once, where it is first
     data = {
         **groups,
-        "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
+        "order": [places[name] for name in in_order(list(places), style, Facts.of(tags, rows))],
         "artist_strings": {
             weights: {
                 key: artist_pieces(entry.groups["artist"], key, replace(artists, weights=weights)) for key in SYNTAXES

@@ -15,28 +15,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagger.cli import ArgumentTypeError
 from tagger.files import Busy, UserError
 from tagger.formats.tag_lists import KAOMOJI, TagReader, danbooru_spelling, parse_tags, spell
 from tagger.inference import captions
 from tagger.inference.captions import (
+    Facts,
     Merging,
     Style,
     appended,
+    caption_suffix,
     in_order,
     in_writable_folders,
     join,
     make_caption,
     new_text,
     owners_of_captions,
+    read_replacements,
     write_caption,
 )
-from tests.helpers import ODD_NAMES, ROOT
+from tests.helpers import ODD_NAMES, ROOT, write_csv
 
 NAMES = ["long_hair", "1girl", "^_^", "saber_(fate)", "solo"]
 
 PROBABILITIES = dict(zip(NAMES, (0.9, 0.8, 0.7, 0.95, 0.5), strict=True))
 
 INDEX = dict(zip(NAMES, (4, 0, 2, 1, 3), strict=True))
+
+CATEGORIES = dict.fromkeys(NAMES, "general") | {"saber_(fate)": "character"}
+
+FACTS = Facts(PROBABILITIES, INDEX, CATEGORIES)
 
 tag_names = st.one_of(
     st.sampled_from([*ODD_NAMES, *sorted(KAOMOJI)]),
@@ -53,16 +61,17 @@ tag_names = st.one_of(
     [
         ("category", NAMES),
         ("probability", ["saber_(fate)", "long_hair", "1girl", "^_^", "solo"]),
+        ("prompt", ["1girl", "solo", "saber_(fate)", "long_hair", "^_^"]),
         ("csv", ["1girl", "saber_(fate)", "^_^", "solo", "long_hair"]),
     ],
 )
 def test_orders(order: str, expected: list[str]) -> None:
-    assert in_order(NAMES, Style(order=order), PROBABILITIES, INDEX) == expected
+    assert in_order(NAMES, Style(order=order), FACTS) == expected
 
 
 def test_excluded_and_first() -> None:
     style = Style(exclude=("solo", "nothing"), first=("^_^", "not_there", "1girl"))
-    assert in_order(NAMES, style, PROBABILITIES, INDEX) == ["^_^", "1girl", "long_hair", "saber_(fate)"]
+    assert in_order(NAMES, style, FACTS) == ["^_^", "1girl", "long_hair", "saber_(fate)"]
 
 
 def test_tags_of_a_person_are_read_in_any_spelling() -> None:
@@ -93,6 +102,48 @@ def test_what_is_written_reads_as_the_same_tags(names: list[str], spaces: bool, 
 
     read = [plain(tag) for tag in parse_tags(join(names, style))]
     assert read == list(dict.fromkeys(plain(spell(name, spaces=spaces)) for name in names))
+
+
+@pytest.mark.parametrize("name", ["1girl", "6+boys", "3others", "multiple girls", "no_humans", "solo"])
+def test_counts_of_people_come_first_in_prompts(name: str) -> None:
+    groups = {"general": {"hat": 0.9, "1girl_doll": 0.8, name: 0.6}, "character": {"miku": 0.9}}
+    groups |= {"artist": {"wlop": 0.9}, "copyright": {"vocaloid": 0.9}, "meta": {"highres": 0.9}}
+    names = [tag for group in groups.values() for tag in group]
+    ordered = in_order(names, Style(order="prompt"), Facts.of(groups, {}))
+    assert ordered == [name, "miku", "vocaloid", "wlop", "hat", "1girl_doll", "highres"]
+
+
+def test_replaced_tags(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path / "new.csv", ["1girl,a woman (adult)", "solo,", 'long hair,"hair, long"', "^_^,1girl"], "old,new"
+    )
+    style = Style(replacements=read_replacements(path, "hint"), spaces=True, escape=True).read_by(READER)
+    names = in_order(NAMES, style, FACTS)
+    assert join(names, style) == "hair, long, a woman (adult), 1girl, saber \\(fate\\)"
+    twice = replace(style, replacements={"1girl": "x", "^_^": "x", "saber_(fate)": "long hair"})
+    assert join(NAMES, twice) == make_caption(NAMES, twice) == "long hair, x, solo"
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        (["1girl,a", "1girl,b"], "row 3: 1girl has another new tag above"),
+        ([" ,a"], "row 2: no old tag"),
+        (['"1girl,a'], "row 2: not CSV"),
+    ],
+)
+def test_replacements_that_are_unusable(tmp_path: Path, rows: list[str], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        read_replacements(write_csv(tmp_path / "new.csv", rows, "old,new"), "hint")
+    with pytest.raises(UserError, match="no column old; hint"):
+        read_replacements(write_csv(tmp_path / "new.csv", rows, "older,new"), "hint")
+
+
+@pytest.mark.parametrize("text", ["", ".", ".png", "JPG", ".json", "../x", ".a/b", ".x.png", " "])
+def test_what_is_no_extension_of_captions(text: str) -> None:
+    assert caption_suffix("caption") == caption_suffix(".caption") == ".caption"
+    with pytest.raises(ArgumentTypeError):
+        caption_suffix(text)
 
 
 @pytest.mark.parametrize(
