@@ -28,7 +28,7 @@ from tagger.device import DEVICES, GRAPH_DEVICES
 from tagger.files import Busy, UserError, check_output, replacing
 from tagger.formats.families.description import Hints
 from tagger.formats.families.engines import EngineMissing
-from tagger.formats.pairs import caption_path
+from tagger.formats.pairs import CAPTION_SUFFIX, caption_path
 from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
 from tagger.formats.thresholds import (
     FURTHER_KEYS,
@@ -39,17 +39,21 @@ from tagger.formats.thresholds import (
     groups_of,
     read_thresholds,
 )
-from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
+from tagger.formats.vocabulary import ARTIST, RATING, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.inference import image_files, predictor, taggers
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
 from tagger.inference.cache import PredictionCache, default_path
 from tagger.inference.captions import (
     EXISTING,
     ORDERS,
+    RATING_PLACES,
     CaptionFiles,
+    Merging,
     Style,
+    caption_suffix,
     in_writable_folders,
     owners_of_captions,
+    read_replacements,
     without_captions,
 )
 from tagger.inference.distributed import process_group, split
@@ -144,9 +148,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     captions.add_argument(
         "--exclude_tags", "--undesired_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out"
     )
-    captions.add_argument("--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first")
     captions.add_argument(
-        "--tag_order", choices=ORDERS, default="category", help="category: general, characters, artists"
+        "--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first where they are found"
+    )
+    captions.add_argument(
+        "--prepend", type=parse_tags, default=(), metavar="TEXT", help="begin each caption with this, as it is written"
+    )
+    captions.add_argument("--rating", choices=RATING_PLACES, default="none", help="the likeliest rating in a caption")
+    captions.add_argument(
+        "--tag_order",
+        choices=ORDERS,
+        default="category",
+        help="category: general, characters, artists; prompt: 1girl and the like, characters, copyrights, artists, "
+        "the rest",
+    )
+    captions.add_argument(
+        "--replace", type=Path, metavar="CSV", help="other texts for tags: columns old and new; an empty new drops it"
+    )
+    captions.add_argument(
+        "--caption_extension", type=caption_suffix, default=CAPTION_SUFFIX, metavar="EXT", help="in place of txt"
     )
     captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
     captions.add_argument(
@@ -250,6 +270,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
             )
+        if arguments.rating != "none":
+            parser.error("--rating is what a model says; --embedded_prompt only asks none")
     elif not (arguments.model_path or arguments.model_repo or only_artists):
         parser.error("name a model with --model_path, or with --model_repo")
     if only_artists and not (arguments.artist_string or arguments.describe):
@@ -279,9 +301,16 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         first=tuple(arguments.always_first),
         spaces=arguments.underscores == "space",
         escape=arguments.escape_parentheses,
+        prepend=tuple(arguments.prepend),
+        replacements=read_replacements(arguments.replace, "check --replace") if arguments.replace else {},
+        rating=arguments.rating,
     )
     captions = CaptionSettings(
-        style, write=arguments.write_captions, existing=arguments.existing, dry_run=arguments.dry_run
+        style,
+        write=arguments.write_captions,
+        existing=arguments.existing,
+        dry_run=arguments.dry_run,
+        suffix=arguments.caption_extension,
     )
     only_report = arguments.report and not arguments.output_format
     return Settings(
@@ -470,10 +499,10 @@ def choose_images(found: image_files.Found, captions: CaptionSettings) -> tuple[
     """
     chosen, errors, passed = found.images, list(found.unreadable), 0
     if captions.write:
-        chosen, refused = owners_of_captions(chosen)
+        chosen, refused = owners_of_captions(chosen, captions.suffix)
         errors += refused
         if captions.existing == "skip":  # before the model is asked, which is what takes time
-            needed = without_captions(chosen)
+            needed = without_captions(chosen, captions.suffix)
             chosen, passed = needed, len(chosen) - len(needed)
     if captions.writes:
         chosen, refused = in_writable_folders(chosen)
@@ -525,7 +554,7 @@ def check_outputs(settings: Settings, model: Sequence[Path], images: Sequence[Pa
     inputs = [*images, *model, Path(THRESHOLDS_FILE)]
     inputs += [settings.thresholds.file] if settings.thresholds.file else []
     captions = images if settings.captions.writes else ()
-    written = {os.path.realpath(caption_path(path)): "a caption" for path in captions}
+    written = {os.path.realpath(caption_path(path, settings.captions.suffix)): "a caption" for path in captions}
     for flag, path, is_ours in outputs(settings.output, len(images)):
         check_output(
             path,
@@ -567,7 +596,8 @@ def write_answers(
     output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
     style = settings.captions.style.read_by(reader)
-    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
+    captions = caption_files(settings.captions, Merging.of(style, reader, ratings))
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
@@ -597,6 +627,11 @@ def write_answers(
         cli.warn(captions.summary())
     tell_of_report(report)
     return counts
+
+
+def caption_files(settings: CaptionSettings, merging: Merging) -> CaptionFiles:
+    """What writes the captions of a run."""
+    return CaptionFiles(settings.existing, merging, settings.dry_run, settings.suffix)
 
 
 def open_writer(file: IO[str], columns: Sequence[str], images: Sequence[Path], settings: Settings) -> Writer | None:
@@ -654,6 +689,11 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     known, labels = tagger.vocabulary.rows, tagger.main.labels
     style = settings.captions.style.read_by(TagReader(known))
     unknown = [name for name in dict.fromkeys((*style.exclude, *style.first)) if name not in known]
+    if strange := [name for name in style.replacements if name not in known]:
+        cli.warn(
+            f"warning: {len(strange):,} of the {cli.counted(len(style.replacements), 'tag')} to replace are none of "
+            f"{labels}, such as {strange[0]}"
+        )
     meant = lookalikes(unknown, known) if unknown else {}
     for name in unknown:
         cli.warn(f"warning: {name} is no tag of {labels}" + (f"; is {meant[name]} meant?" if name in meant else ""))
@@ -740,7 +780,7 @@ def write_prompts(
     """Print what each file says of its prompt, and write its caption and the report where they are asked for."""
     reader = TagReader(vocabulary.index if vocabulary else ())
     style = settings.captions.style.read_by(reader)
-    captions = CaptionFiles(settings.captions.existing, reader, settings.captions.dry_run)
+    captions = caption_files(settings.captions, Merging.of(style, reader))
     no_tags = Vocabulary((), ())  # for a page without a model's answers
     counts = Counts()
     with (

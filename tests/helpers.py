@@ -116,9 +116,9 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def write_csv(path: Path, rows: Sequence[str]) -> Path:
-    """Write a vocabulary of ours, whose rows are "name,category"."""
-    path.write_text("\n".join(["name,category", *rows, ""]), encoding="utf-8")
+def write_csv(path: Path, rows: Sequence[str], header: str = "name,category") -> Path:
+    """Write a vocabulary of ours, whose rows are "name,category", or another CSV."""
+    path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
     return path
 
 

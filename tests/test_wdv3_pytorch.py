@@ -563,6 +563,31 @@ def test_tags_of_flags_are_read_in_every_spelling(
     assert json_of(capsys)["caption"].startswith("artist_name_1, ")
 
 
+def test_words_of_ones_own_and_the_rating(example: Path) -> None:
+    """On a second run, and with a txt that stands there, too."""
+    (example / "b.txt").write_text("somebody's text")
+    flags = ["--write_captions", "--existing", "append", "--prepend", "(my style:1.2), 1girl", "--rating", "last"]
+    for _ in range(2):
+        assert tag(*flags, images=["a.png", "b.png"]) == 0
+        tags = "m16a1_(girls'_frontline), artist_name_1, general"
+        assert Path("a.txt").read_text() == f"(my style:1.2), 1girl, {tags}"
+        assert Path("b.txt").read_text() == f"(my style:1.2), 1girl, somebody's text, {tags}"
+
+
+def test_captions_of_another_extension_with_other_texts(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(example / "new.csv", ["1girl,a girl", "m16a1 (girls' frontline),", "nothing,x"], "old,new")
+    (example / "a.txt").write_text("stays")
+    flags = ["--write_captions", "--caption_extension", "caption", "--replace", "new.csv"]
+    assert tag(*flags) == 0
+    assert Path("a.caption").read_text() == "a girl, artist_name_1" and Path("a.txt").read_text() == "stays"
+    assert "1 of the 3 tags to replace are none of selected_tags.csv, such as nothing" in capsys.readouterr().err
+    assert tag(*flags) == 0
+    assert "passed over: 1 image" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tag("--write_captions", "--caption_extension", ".png")
+    assert "such as .caption" in error_line(capsys.readouterr().err)
+
+
 def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((example / "config.json").read_text())
     del config["tagger"]["tags_sha256"]

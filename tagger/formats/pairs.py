@@ -19,9 +19,9 @@ OTHER_IMAGE_SUFFIXES = (
 CAPTION_SUFFIX = ".txt"
 
 
-def caption_path(image: Path) -> Path:
+def caption_path(image: Path, suffix: str = CAPTION_SUFFIX) -> Path:
     """Where the caption of a picture lies."""
-    return image.with_suffix(CAPTION_SUFFIX)
+    return image.with_suffix(suffix)
 
 
 def folders_of(folder: Path | str, recursive: bool, left_out: Path | None = None) -> Iterator[Path]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from tagger.files import UserError, read_text
 from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
 
-# A semicolon separates where a blank or the line's end follows: `;d` and `steins;gate` are tags.
-SEPARATOR = re.compile(r"[,，、\r\n]|\|\|\||(?<=[^\s,，、]);(?=\s|$)", re.MULTILINE)
+# Semicolons separate where a blank or the line's end follows: `;d` and `steins;gate` are tags.
+SEPARATOR = re.compile(r"[,，、\r\n]|\|\|\||(?<=[^\s,，、;]);+(?=\s|$)", re.MULTILINE)
 MAX_TAG_LENGTH = 255  # characters; Danbooru's limit is 170
 # Control characters, and the invisible ones that come along from web pages and from files joined together.
 INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ud800-\udfff]")

@@ -5,44 +5,105 @@ python wdv3_pytorch.py --image_file ./dataset --model_path checkpoints --write_c
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tagger.cli import counted
-from tagger.files import LOCK_NAME, Busy, UserError, check_writable, is_toolkit_file, locked, read_text, write_text
-from tagger.formats.pairs import IMAGE_SUFFIXES, caption_path
+from tagger.cli import ArgumentTypeError, counted
+from tagger.files import (
+    LOCK_NAME,
+    Busy,
+    UserError,
+    check_writable,
+    is_toolkit_file,
+    locked,
+    read_csv,
+    read_text,
+    write_text,
+)
+from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, caption_path
 from tagger.formats.tag_lists import TagReader, parse_tags, spell
 
 SEPARATOR = ", "  # between the tags of a caption, and between the names of an artist string
 EXISTING = ("skip", "overwrite", "append")  # what may become of a txt that is there already
+RATING_PLACES = ("none", "first", "last")  # of the rating in a caption
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 PATIENCE = 10  # seconds to wait for a folder in which another run is at work
 
 
 # --- which tags, and in which order ---------------------------------------------------------------------------------
 
-# Arguments: names (by category, and within it by falling probability), their probabilities, their label indices.
-Order = Callable[[Sequence[str], Mapping[str, float], Mapping[str, int]], list[str]]
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the tags of an image, by name.
+
+    Attributes:
+        probabilities: 0..1.
+        rows: label indices, see Vocabulary.index.
+        categories: names of categories, such as character.
+    """
+
+    probabilities: Mapping[str, float]
+    rows: Mapping[str, int]
+    categories: Mapping[str, str]
+
+    @classmethod
+    def of(cls, groups: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> "Facts":
+        """Of tags by category; a name in two of them counts where it is first, with the higher probability."""
+        probabilities: dict[str, float] = {}
+        categories: dict[str, str] = {}
+        for category, group in groups.items():
+            for name, probability in group.items():
+                probabilities[name] = max(probability, probabilities.get(name, 0.0))
+                categories.setdefault(name, category)
+        return cls(probabilities, rows, categories)
 
 
-def _by_probability(names: Sequence[str], probabilities: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:
+# The names come by category, and within it by falling probability.
+Order = Callable[[Sequence[str], Facts], list[str]]
+
+
+def _by_probability(names: Sequence[str], facts: Facts) -> list[str]:
     """The likeliest first, whatever its category."""
-    return sorted(names, key=lambda name: -probabilities[name])
+    return sorted(names, key=lambda name: -facts.probabilities[name])
 
 
-def _by_category(names: Sequence[str], probabilities: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:
+def _by_category(names: Sequence[str], facts: Facts) -> list[str]:
     """General tags, characters, artists; this is how they come."""
     return list(names)
 
 
-def _by_row(names: Sequence[str], probabilities: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:
+def _by_row(names: Sequence[str], facts: Facts) -> list[str]:
     """As the vocabulary has them, so that the captions of all images agree in their order."""
-    return sorted(names, key=lambda name: rows[name])
+    return sorted(names, key=lambda name: facts.rows[name])
 
 
-ORDERS: dict[str, Order] = {"probability": _by_probability, "category": _by_category, "csv": _by_row}
+# Danbooru's tags for how many there are; in a vocabulary of its own they may have blanks.
+COUNT_TAG = re.compile(r"\d+\+?(girl|boy|other)s?|multiple[_ ](girls|boys|others)|solo|no[_ ]humans")
+PROMPT_CATEGORIES = ("character", "copyright", "artist")  # behind the counts, and before the rest
+
+
+def _as_in_prompts(names: Sequence[str], facts: Facts) -> list[str]:
+    """How many there are, characters, copyrights, artists, the rest: as the guides of NovelAI and Anima advise."""
+
+    def rank(name: str) -> int:
+        if COUNT_TAG.fullmatch(name):
+            return -1
+        category = facts.categories[name]
+        return PROMPT_CATEGORIES.index(category) if category in PROMPT_CATEGORIES else len(PROMPT_CATEGORIES)
+
+    return sorted(names, key=rank)
+
+
+ORDERS: dict[str, Order] = {
+    "probability": _by_probability,
+    "category": _by_category,
+    "csv": _by_row,
+    "prompt": _as_in_prompts,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +116,9 @@ class Style:
         first: tags that come first where they are there at all, in this order.
         spaces: blanks for underscores, but for emoticons.
         escape: backslashes before parentheses, which otherwise are weights to Stable Diffusion's interfaces.
+        prepend: what no model knows, such as a trigger word; it begins every caption, as it is written.
+        replacements: texts that stand for tags, as they are written; an empty one leaves its tag out.
+        rating: where the likeliest rating stands in a caption, one of RATING_PLACES; first is behind `prepend`.
     """
 
     order: str = "category"
@@ -62,44 +126,113 @@ class Style:
     first: tuple[str, ...] = ()
     spaces: bool = False
     escape: bool = False
+    prepend: tuple[str, ...] = ()
+    replacements: Mapping[str, str] = field(default_factory=dict)
+    rating: str = "none"
 
     def read_by(self, reader: TagReader) -> "Style":
         """The same style, with tags that a person wrote in any spelling as the reader knows them."""
         first, exclude = (tuple(map(reader.name, names)) for names in (self.first, self.exclude))
-        return replace(self, first=first, exclude=exclude)
+        replacements = {reader.name(name): text for name, text in self.replacements.items()}
+        return replace(self, first=first, exclude=exclude, replacements=replacements)
+
+    def keeps(self, name: str) -> bool:
+        """Whether a tag is neither excluded nor replaced by nothing."""
+        return name not in self.exclude and self.replacements.get(name) != ""
 
 
-def in_order(
-    names: Sequence[str], style: Style, probabilities: Mapping[str, float], rows: Mapping[str, int]
-) -> list[str]:
+def in_order(names: Sequence[str], style: Style, facts: Facts) -> list[str]:
     """The tags that a style keeps, in its order, spelt as in the vocabulary.
 
     The order of two tags does not depend on which others are there: the report relies on that.
 
     Args:
         names: by category, and within it by falling probability.
-        probabilities: of each name, 0..1.
-        rows: label index of each name, see Vocabulary.index.
     """
-    kept = ORDERS[style.order]([name for name in names if name not in style.exclude], probabilities, rows)
+    kept = ORDERS[style.order](list(filter(style.keeps, names)), facts)
     first = [name for name in style.first if name in kept]
     return first + [name for name in kept if name not in first]
 
 
 def spelled(name: str, style: Style) -> str:
     """A tag as a style spells it: `long hair`."""
+    if name in style.replacements:
+        return style.replacements[name]
     return spell(name, spaces=style.spaces, escape=style.escape)
 
 
 def join(names: Iterable[str], style: Style) -> str:
-    """A caption: `1girl, long hair`."""
-    return SEPARATOR.join(spelled(name, style) for name in names)
+    """A list of tags: `1girl, long hair`. Where several are replaced by one text, it stands once."""
+    return SEPARATOR.join(dict.fromkeys(spelled(name, style) for name in names))
+
+
+def make_caption(names: Iterable[str], style: Style, rating: str | None = None) -> str:
+    """A caption: what the style puts before all tags, the tags in their order, and the rating.
+
+    Args:
+        names: of the tags, see `in_order`.
+        rating: the likeliest; None where the model has none.
+    """
+    rated = [rating] if rating and style.rating != "none" else []
+    others = [name for name in names if name not in rated]
+    listed = rated + others if style.rating == "first" else others + rated
+    texts = (spelled(name, style) for name in without_prepended(listed, style))
+    return SEPARATOR.join(dict.fromkeys([*style.prepend, *texts]))
+
+
+def without_prepended(names: Iterable[str], style: Style) -> list[str]:
+    """The names but for those that `prepend` has in any spelling, for nothing stands twice in a caption."""
+    reader = TagReader()
+    prepended = {_key(text, reader) for text in style.prepend}
+    return [name for name in names if not prepended or _key(name, reader) not in prepended]
+
+
+def _key(tag: str, reader: TagReader) -> str:
+    """What all spellings of a tag share."""
+    return reader.name(tag).casefold()
+
+
+def read_replacements(path: Path, hint: str) -> dict[str, str]:
+    """The texts that stand for tags, by tag, from a CSV with the columns old and new; an empty new drops its tag.
+
+    Args:
+        hint: ends an error, as in "name another CSV".
+
+    Raises:
+        UserError: missing, unreadable, without one of the columns; or a tag is blank or has two texts.
+    """
+    header, rows = read_csv(path, hint, ("old", "new"))
+    old_at, new_at = header.index("old"), header.index("new")
+    replacements: dict[str, str] = {}
+    for number, row in rows:
+        old, new = row[old_at].strip(), " ".join(row[new_at].split())  # a caption is one line
+        if not old:
+            raise UserError(f"{path}: row {number}: no old tag; correct that row")
+        if replacements.setdefault(old, new) != new:
+            raise UserError(f"{path}: row {number}: {old} has another new tag above; remove one of the rows")
+    return replacements
 
 
 # --- the txt beside the image ---------------------------------------------------------------------------------------
 
+# Files of other kinds, which lie beside pictures, too.
+NO_CAPTION_SUFFIXES = (".json", ".csv", ".html", ".pth", ".safetensors", ".onnx", ".npz", ".py")
 
-def owners_of_captions(images: Iterable[Path]) -> tuple[list[Path], list[UserError]]:
+
+def caption_suffix(text: str) -> str:
+    """An argparse type: a suffix for caption files, such as .caption.
+
+    Raises:
+        ArgumentTypeError: it is none, or the suffix of pictures or of other files.
+    """
+    suffix = "." + text.removeprefix(".")
+    taken = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, *NO_CAPTION_SUFFIXES)
+    if not re.fullmatch(r"\.[A-Za-z0-9_-]+", suffix) or suffix.lower() in taken:
+        raise ArgumentTypeError(f"{text!r}: an extension of text files, such as .caption")
+    return suffix
+
+
+def owners_of_captions(images: Iterable[Path], suffix: str = CAPTION_SUFFIX) -> tuple[list[Path], list[UserError]]:
     """The images that a caption can be written for, in their order, and why it cannot for the others.
 
     Of several images that share a txt, the one that create_tfrecord.py takes has it. A txt that is no caption file, for
@@ -109,16 +242,16 @@ def owners_of_captions(images: Iterable[Path]) -> tuple[list[Path], list[UserErr
     pictures = {os.path.realpath(path) for path in images}
     owners: dict[Path, Path] = {}
     for path in images:
-        owner = owners.setdefault(caption_path(path), path)
+        owner = owners.setdefault(caption_path(path, suffix), path)
         if _suffix_rank(path) < _suffix_rank(owner):
-            owners[caption_path(path)] = path
+            owners[caption_path(path, suffix)] = path
     kept, errors = [], []
     for path in images:
-        target = caption_path(path)
+        target = caption_path(path, suffix)
         if os.path.realpath(target) in pictures:
             errors.append(UserError(f"{path}: its caption would replace the image {target}; rename one of them"))
         elif (owner := owners[target]) != path:
-            errors.append(UserError(f"{path}: has the same txt as {owner.name}; rename one of them"))
+            errors.append(UserError(f"{path}: has the same {suffix[1:]} as {owner.name}; rename one of them"))
         elif os.path.isdir(target):
             errors.append(UserError(f"{path}: a folder stands where its caption belongs, {target}; rename one of them"))
         elif is_toolkit_file(target):
@@ -133,9 +266,9 @@ def _suffix_rank(path: Path) -> int:
     return IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
 
 
-def without_captions(images: Iterable[Path]) -> list[Path]:
+def without_captions(images: Iterable[Path], suffix: str = CAPTION_SUFFIX) -> list[Path]:
     """The images that have no txt yet."""
-    return [path for path in images if not os.path.isfile(caption_path(path))]
+    return [path for path in images if not os.path.isfile(caption_path(path, suffix))]
 
 
 def in_writable_folders(images: Iterable[Path]) -> tuple[list[Path], list[UserError]]:
@@ -169,17 +302,44 @@ def _turn(folder: Path) -> AbstractContextManager[None]:
     return locked(folder / LOCK_NAME, "wait for it, and run this again", patience=PATIENCE)
 
 
-def appended(existing_text: str, caption: str, reader: TagReader) -> str:
-    """A txt's text, and behind it the tags of a caption that it lacks in any spelling; the text is not changed."""
+@dataclass(frozen=True)
+class Merging:
+    """How a caption joins a txt that is there.
 
-    def key(tag: str) -> str:
-        return reader.name(tag).casefold()
+    Attributes:
+        reader: of the vocabulary; compares the tags of both in any spelling.
+        first: what stands before the text, where the text lacks it; the caption's other tags stand behind it.
+        ratings: they exclude each other, so a txt that has one keeps it.
+    """
 
+    reader: TagReader
+    first: Collection[str] = ()
+    ratings: Collection[str] = ()
+
+    @classmethod
+    def of(cls, style: Style, reader: TagReader, ratings: Collection[str] = ()) -> "Merging":
+        """For the captions of a style."""
+        return cls(reader, (*style.prepend, *(ratings if style.rating == "first" else ())), ratings)
+
+
+def appended(existing_text: str, caption: str, merging: Merging) -> str:
+    """A txt's text, and around it the tags of a caption that it lacks in any spelling; the text is not changed."""
+    reader = merging.reader
     standing = parse_tags(existing_text)
-    known = {key(tag) for tag in standing}
-    new = [tag for tag in parse_tags(caption) if key(tag) not in known]
+    known = {_key(tag, reader) for tag in standing}
+    ratings = {_key(name, reader) for name in merging.ratings}
+    if ratings & known:
+        known |= ratings
+    new = [tag for tag in parse_tags(caption) if _key(tag, reader) not in known]
     if not new or not standing:
         return SEPARATOR.join(new) if new else existing_text
+    first = {_key(tag, reader) for tag in merging.first}
+    if before := [tag for tag in new if _key(tag, reader) in first]:
+        existing_text = SEPARATOR.join([*before, existing_text.lstrip()])
+        standing = [*before, *standing]
+        new = [tag for tag in new if _key(tag, reader) not in first]
+    if not new:
+        return existing_text
     # Somebody's text may end in a comma or a line end, which would otherwise give an empty tag.
     beginning = existing_text.rstrip().rstrip(",，、")
     joined = beginning + SEPARATOR + SEPARATOR.join(new)
@@ -190,12 +350,12 @@ def appended(existing_text: str, caption: str, reader: TagReader) -> str:
     return joined
 
 
-def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+def new_text(path: Path, caption: str, existing: str, merging: Merging) -> str | None:
     """What a caption's txt should hold; None where what stands there may stay.
 
     Args:
         existing: what becomes of a file that is there already, one of EXISTING.
-        reader: compares the tags of both.
+        merging: how both become one.
 
     Raises:
         UserError: the file that is there cannot be read, so nothing can be appended to it.
@@ -204,12 +364,12 @@ def new_text(path: Path, caption: str, existing: str, reader: TagReader) -> str 
         return caption
     if existing == "append":
         existing_text = read_text(path, "make it readable")
-        text = appended(existing_text, caption, reader)
+        text = appended(existing_text, caption, merging)
         return None if text == existing_text else text  # its time stays as it was, too
     return caption if existing == "overwrite" else None
 
 
-def write_caption(path: Path, caption: str, existing: str, reader: TagReader) -> str | None:
+def write_caption(path: Path, caption: str, existing: str, merging: Merging) -> str | None:
     """Write a caption's txt, whole or not at all; what it holds now, None where it stays. See `new_text`.
 
     Raises:
@@ -219,7 +379,7 @@ def write_caption(path: Path, caption: str, existing: str, reader: TagReader) ->
     """
     try:
         with _turn(path.parent):
-            text = new_text(path, caption, existing, reader)
+            text = new_text(path, caption, existing, merging)
             if text is not None:
                 write_text(path, text)
     except OSError as error:
@@ -234,14 +394,15 @@ class CaptionFiles:
 
     Args:
         existing: one of EXISTING.
-        reader: of the vocabulary.
+        merging: how a caption joins a txt that is there.
+        suffix: of the files.
 
     Attributes:
         count: txt files that were, or would be, written.
     """
 
-    def __init__(self, existing: str, reader: TagReader, dry_run: bool) -> None:
-        self.existing, self.reader, self.dry_run = existing, reader, dry_run
+    def __init__(self, existing: str, merging: Merging, dry_run: bool, suffix: str = CAPTION_SUFFIX) -> None:
+        self.existing, self.merging, self.dry_run, self.suffix = existing, merging, dry_run, suffix
         self.count = 0
 
     def put(self, image: Path, caption: str) -> str | None:
@@ -251,7 +412,7 @@ class CaptionFiles:
             UserError, Busy, OSError: see write_caption.
         """
         work = new_text if self.dry_run else write_caption
-        text = work(caption_path(image), caption, self.existing, self.reader)
+        text = work(caption_path(image, self.suffix), caption, self.existing, self.merging)
         self.count += text is not None
         return text
 

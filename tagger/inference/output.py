@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
 from tagger.inference.artist_strings import ArtistSettings, artist_string
-from tagger.inference.captions import Style, in_order, join
+from tagger.inference.captions import Facts, Style, in_order, join, make_caption
 from tagger.inference.selection import Tagging
 
 if TYPE_CHECKING:  # few runs ask for prompts
@@ -127,10 +127,12 @@ def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists
         rows: label index of each name, see Vocabulary.index.
         style: of the caption and the tags.
     """
-    caption, tags = (
-        join(in_order(names, style, tagging.probabilities, rows), style) for names in (tagging.caption, tagging.tags)
+    facts = Facts.of(tagging.groups, rows)
+    caption, tags = (in_order(names, style, facts) for names in (tagging.caption, tagging.tags))
+    rating = next(iter(tagging.ratings), None)
+    return Answer(
+        tagging, make_caption(caption, style, rating), join(tags, style), artist_string(tagging.artists, artists)
     )
-    return Answer(tagging, caption, tags, artist_string(tagging.artists, artists))
 
 
 # --- formats --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
 from tagger.formats.vocabulary import Vocabulary, category_of
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
-from tagger.inference.captions import SEPARATOR, Style, in_order, spelled
+from tagger.inference.captions import SEPARATOR, Facts, Style, in_order, spelled, without_prepended
 from tagger.inference.selection import SelectionRule
 
 if TYPE_CHECKING:  # few reports have prompts
@@ -134,7 +134,7 @@ class Report:
         groups = groups_of(self.vocabulary)
         has_answers = bool(self.vocabulary.names)
         data = page_data(self.rule, groups, self.artists, number, self.pages, has_answers)
-        data |= {"spelling": spelling(self._entries, self.style), "images": shown}
+        data |= caption_data(self._entries, self.style) | {"images": shown}
         before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
         part = self.waiting.enter_context(replacing_path(self.pages[number - 1]))
         with open(part, "w", encoding="utf-8", newline="") as file:
@@ -273,15 +273,13 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
         prompt: what the file itself says, where that is told, see `prompt_data`.
     """
     groups = {category: by_probability(group) for category, group in entry.groups.items()}
-    joined = [pair for category, group in groups.items() if category != "rating" for pair in group]
-    probabilities: dict[str, float] = {}
+    tags = {category: dict(group) for category, group in groups.items() if category != "rating"}
     places: dict[str, int] = {}
-    for place, (name, probability) in enumerate(joined):  # a name in two categories counts once, where it is first
-        probabilities.setdefault(name, probability)
-        places.setdefault(name, place)
+    for place, name in enumerate(name for group in tags.values() for name in group):
+        places.setdefault(name, place)  # a name in two categories counts once, where it is first
     data = {
         **groups,
-        "order": [places[name] for name in in_order(list(probabilities), style, probabilities, rows)],
+        "order": [places[name] for name in in_order(list(places), style, Facts.of(tags, rows))],
         "artist_strings": {
             weights: {
                 key: artist_pieces(entry.groups["artist"], key, replace(artists, weights=weights)) for key in SYNTAXES
@@ -310,14 +308,24 @@ def prompt_data(answer: "PromptAnswer") -> dict[str, Any]:
     }
 
 
-def spelling(entries: Sequence[Entry], style: Style) -> list[tuple[str, str]]:
-    """(name, as a caption spells it) of all names that a style spells in another way.
+def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
+    """What the page must know of a style to make lists and captions of the tags that pass.
 
     Pairs and no object: a tag may be called `__proto__`.
+
+    Returns:
+        spelling: (name, as a caption spells it) of all names that the style spells in another way.
+        prepend: texts that begin every caption; prepended: the names that these are, in any spelling.
+        rating: where the likeliest rating stands in a caption, see Style.
     """
-    listed = (group for entry in entries for category, group in entry.groups.items() if category != "rating")
-    names = dict.fromkeys(name for group in listed for name in group)
-    return [(name, text) for name in names if (text := spelled(name, style)) != name]
+    names = dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group)
+    others = set(without_prepended(names, style))
+    return {
+        "spelling": [(name, text) for name in names if (text := spelled(name, style)) != name],
+        "prepend": style.prepend,
+        "prepended": [name for name in names if name not in others],
+        "rating": style.rating,
+    }
 
 
 def by_probability(group: Mapping[str, float]) -> list[tuple[str, float]]:

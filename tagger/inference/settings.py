@@ -88,12 +88,14 @@ class CaptionSettings:
         write: whether a txt is asked for.
         existing: one of EXISTING.
         dry_run: print what would be written instead.
+        suffix: of the files.
     """
 
     style: Style
     write: bool
     existing: str
     dry_run: bool
+    suffix: str
 
     @property
     def writes(self) -> bool:

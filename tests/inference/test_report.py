@@ -436,6 +436,9 @@ STYLES = [
     ["--artist_string", "booru", "--tag_order", "probability", "--top_artists", "2"],
     ["--artist_string", "nai", "--tag_order", "csv", "--exclude_tags", "solo,constructor", "--underscores", "space"],
     ["--artist_string", "sdxl", "--always_first", "long_hair,saber_(fate),not_there", "--escape_parentheses"],
+    ["--artist_string", "nai", "--prepend", "My_Style (x), LONG HAIR", "--rating", "first", "--underscores", "space"],
+    ["--artist_string", "nai", "--tag_order", "prompt", "--replace", "{folder}/new.csv"],
+    ["--artist_string", "nai", "--prepend", "__proto__", "--rating", "last"],
 ]
 
 
@@ -454,6 +457,8 @@ def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.pth").touch()
     (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLDS))
+    texts = ["1girl,a girl", "long_hair,a girl", "solo,", "__proto__,<b>constructor"]
+    write_csv(tmp_path / "new.csv", texts, "old,new")
     for number in range(2):
         draw(tmp_path / f"{number}.jpg", number)
     return tmp_path
@@ -465,9 +470,10 @@ def test_the_page_copies_what_the_command_line_prints(
 ) -> None:
     images = [str(tagger / f"{number}.jpg") for number in range(2)]
     usual = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json"), "--image_file", *images]
+    flags_of_style = [word.format(folder=tagger) for word in style]
 
     def printed(*flags: str) -> list[dict[str, Any]]:
-        assert wdv3_pytorch.main([*usual, *style, "--output_format", "jsonl", *flags]) == 0
+        assert wdv3_pytorch.main([*usual, *flags_of_style, "--output_format", "jsonl", *flags]) == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     def copied(window: Window) -> list[dict[str, str]]:

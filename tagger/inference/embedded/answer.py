@@ -14,7 +14,7 @@ from tagger.cli import counted
 from tagger.files import read_csv
 from tagger.formats.vocabulary import ARTIST, Vocabulary
 from tagger.inference.artist_strings import ArtistSettings, weighted_string
-from tagger.inference.captions import Style, in_order, join
+from tagger.inference.captions import Facts, Style, in_order, make_caption
 from tagger.inference.embedded.artists import Artist, Lookup, find_tags
 from tagger.inference.embedded.generators import title_of
 from tagger.inference.embedded.reading import Embedded, read_embedded
@@ -286,4 +286,4 @@ def prompt_caption(embedded: Embedded, lookup: Lookup, style: Style) -> tuple[st
     if embedded.prompt is None or embedded.dialect is None:
         return None, 0
     tags, sentences = find_tags([embedded.prompt, *embedded.character_prompts], embedded.dialect, lookup)
-    return join(in_order(tags, replace(style, order="category"), {}, {}), style), sentences
+    return make_caption(in_order(tags, replace(style, order="category"), Facts({}, {}, {})), style), sentences
