@@ -11,13 +11,16 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import SwiGLU
 from timm.models.eva import Eva
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
 
 from tagger.files import UserError
 from tagger.formats.weights import load_weights
 
 PATCH_SIZE = 14
+ALIGNED_TO = 8  # numbers of a matrix row; 16 bytes of bfloat16, below which a GPU's fast kernels refuse a matrix
 
 # Fang et al., EVA-02 (arXiv:2303.11331), table 2; the arguments are those of timm's functions of the same names.
 # Parameters without the head: 5.5 M, 22 M, 86 M, 303 M.
@@ -83,6 +86,65 @@ def make_config(
     }
 
 
+class PaddedSwiGLU(nn.Module):
+    """timm's SwiGLU, which on a GPU computes with zeros up to a width that its fast kernels take.
+
+    The hidden width of EVA-02 Large is 1024 * 8 / 3 = 2,730: rows of 5,460 bytes in bfloat16, no multiple of 16, and
+    two thirds of the model's work is in products of that width. The zeros change nothing: a gate of 0 gives 0, the norm
+    sees the true width alone, and the last product adds zeros. Parameters keep timm's names and shapes.
+
+    Args:
+        mlp: its layers are taken over.
+    """
+
+    def __init__(self, mlp: SwiGLU) -> None:
+        super().__init__()
+        self.fc1_g, self.fc1_x, self.act, self.drop1 = mlp.fc1_g, mlp.fc1_x, mlp.act, mlp.drop1
+        self.norm, self.fc2, self.drop2 = mlp.norm, mlp.fc2, mlp.drop2
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, D) to (…, D)."""
+        return self.padded(tokens) if tokens.is_cuda else self.plain(tokens)
+
+    def plain(self, tokens: Tensor) -> Tensor:
+        """As timm computes it: a CPU gains nothing by zeros, and an ONNX file is without them."""
+        hidden = self.drop1(self.act(self.fc1_g(tokens)) * self.fc1_x(tokens))
+        output: Tensor = self.drop2(self.fc2(self.norm(hidden)))
+        return output
+
+    def padded(self, tokens: Tensor) -> Tensor:
+        """The same with zeros, on any device."""
+        width = self.fc2.weight.shape[1]
+        zeros = -width % ALIGNED_TO
+        gate, value = (
+            linear(tokens, pad(_cast(layer.weight), (0, 0, 0, zeros)), _padded_bias(layer.bias, zeros))
+            for layer in (self.fc1_g, self.fc1_x)
+        )
+        hidden = self.norm(self.drop1(self.act(gate) * value)[..., :width])
+        weight = pad(_cast(self.fc2.weight), (0, zeros))
+        output: Tensor = self.drop2(linear(pad(_cast(hidden), (0, zeros)), weight, self.fc2.bias))
+        return output
+
+
+def _cast(tensor: Tensor) -> Tensor:
+    """In autocast's type, as its matrix products would have it: half as much to copy while padding."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+def _padded_bias(bias: Tensor | None, zeros: int) -> Tensor | None:
+    return None if bias is None else pad(bias, (0, zeros))
+
+
+def _align(model: nn.Module) -> nn.Module:
+    """The model, each SwiGLU of an unaligned width replaced by one that pads."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, SwiGLU) and layer.fc2.weight.shape[1] % ALIGNED_TO:
+                setattr(parent, name, PaddedSwiGLU(layer))
+    return model
+
+
 def model_name(config: Mapping[str, Any]) -> str:
     """Ours for an architecture that we offer, else timm's: what checkpoints are named after."""
     architecture: str = config["architecture"]
@@ -119,7 +181,7 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
     except Exception as error:  # whatever a stranger's arguments make timm and torch stumble over
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({reason}); check it") from None
-    return model
+    return _align(model)
 
 
 def load(config: Mapping[str, Any], path: Path | str) -> nn.Module:

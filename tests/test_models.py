@@ -172,6 +172,58 @@ def test_what_cannot_be_built_is_named(
         models.build(tiny[0] | change)
 
 
+# --- a hidden width that a GPU's fast kernels refuse ------------------------------------------------------------------
+
+
+def narrow() -> dict[str, Any]:
+    """A config of EVA-02 Base's form with a hidden width of 170, no multiple of 8."""
+    config = make_config("eva02_base", 28, CLASSES)
+    config["model_args"] |= {"embed_dim": 64, "depth": 2, "num_heads": 2}
+    return config
+
+
+def everywhere_padded(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    monkeypatch.setattr(models.PaddedSwiGLU, "plain", models.PaddedSwiGLU.padded)
+    return model
+
+
+def test_only_an_unaligned_width_is_padded(large: tuple[dict[str, Any], nn.Module]) -> None:
+    def padded(model: nn.Module) -> int:
+        return sum(isinstance(module, models.PaddedSwiGLU) for module in model.modules())
+
+    assert padded(large[1]) == 24 and padded(models.build(narrow())) == 2
+    assert padded(models.build(make_config("eva02_base", 28, CLASSES))) == 0
+
+
+@pytest.mark.parametrize("cuts", [{}, {"scale_mlp": False, "swiglu_align_to": 2}])
+def test_zeros_change_neither_outputs_nor_gradients(cuts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = narrow()
+    config["model_args"] |= cuts
+    ours = sharpened(models.build(config)).double()
+    theirs = timms(config).eval().double()
+    theirs.load_state_dict(ours.state_dict())  # timm's names and shapes
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+    everywhere_padded(ours, monkeypatch)
+    logits = [model(inputs(28).double()) for model in (ours, theirs)]
+    scale = logits[1].abs().max().item()
+    assert (logits[0] - logits[1]).abs().max().item() <= 1e-15 * max(1, scale) * 4
+    for each in logits:
+        each.square().mean().backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None and other.grad is not None
+        assert (mine.grad - other.grad).abs().max() <= 8e-14 * max(1, other.grad.abs().max().item()), name
+
+
+def test_zeros_and_autocast_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    plain = sharpened(models.build(narrow()))
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        expected = plain(inputs(28))
+        everywhere_padded(plain, monkeypatch)
+        torch.testing.assert_close(plain(inputs(28)), expected, rtol=0.02, atol=0.02)
+
+
 # --- loading and saving ---------------------------------------------------------------------------------------------
 
 

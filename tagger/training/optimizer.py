@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import Muon, param_groups_layer_decay
+from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
+from tagger.training.muon import BatchedMuon
 from tagger.training.settings import RecipeSettings
 
 ADAMW_BETAS = (0.9, 0.95)  # short runs: the second moment must not remember the warm-up for 1,000 steps
@@ -29,22 +30,24 @@ def adamw(model: nn.Module, groups: Groups, lr: float) -> torch.optim.Optimizer:
 
 
 def muon(model: nn.Module, groups: Groups, lr: float) -> torch.optim.Optimizer:
-    """Muon (Jordan 2024) for the blocks' matrices and AdamW for all else: head, norms, biases, positions.
+    """Muon (Jordan 2024) for the blocks' matrices and AdamW for all else: patch embedding, head, norms, positions.
 
     Muon's updates are orthogonal matrices, so that rare directions are learnt as fast as common ones. They are scaled
     to the size of AdamW's (Liu et al., arXiv:2502.16982), and one learning rate does for both.
     """
-    # Jordan leaves a model's last layer to AdamW, for it does better there.
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    # Jordan leaves a model's first layer, which sees pixels, and its last to AdamW, for it does better there.
+    ends = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    ends |= {id(parameter) for parameter in first.parameters()} if first else set()
     positions = undecayed(model)
-    matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - head
+    matrices = {id(p) for name, p in model.named_parameters() if p.ndim >= 2 and name not in positions} - ends
     halves = []
     for group in groups:
         for fallback in (False, True):  # to AdamW
             chosen = [parameter for parameter in group["params"] if (id(parameter) not in matrices) == fallback]
             if chosen:
                 halves.append(group | {"params": chosen, "use_fallback": fallback})
-    optimizer: torch.optim.Optimizer = Muon(halves, lr, betas=ADAMW_BETAS)
+    optimizer: torch.optim.Optimizer = BatchedMuon(halves, lr, betas=ADAMW_BETAS)
     return optimizer
 
 

@@ -349,9 +349,19 @@ class Trainer:
         checkpoints.save_state(self.settings.run.output_dir, self.progress.step, state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where a state was written, by a run with the same `fixed_settings`."""
+        """Go on where a state was written, by a run with the same `fixed_settings`.
+
+        Raises:
+            UserError: it is of a version that grouped this model's parameters otherwise.
+        """
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError:
+            raise UserError(
+                "the run that shall go on is of a version whose optimizer grouped the parameters otherwise; begin "
+                "again, or go on with the version that began it"
+            ) from None
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.progress = Progress(**state["progress"])

@@ -3,16 +3,19 @@
 python -m pytest tests/training/test_optimizer.py
 """
 
+import copy
 import itertools
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.optim import Muon
 from timm.utils import ModelEmaV3
 
 import models
 from models import make_config
+from tagger.training import muon
 from tagger.training.optimizer import (
     OPTIMIZERS,
     make_optimizer,
@@ -77,8 +80,8 @@ def test_muon_is_for_the_matrices_inside(model: Any) -> None:
     optimizer = make_optimizer(model, RecipeSettings(optimizer="muon", lr=1e-3))
     by_muon = {id(p) for group in optimizer.param_groups if not group["use_fallback"] for p in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in by_muon}
-    assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.11.mlp.fc2.weight"} <= names
-    assert all(name.startswith("blocks.") or name == "patch_embed.proj.weight" for name in names)
+    assert {"blocks.0.attn.qkv.weight", "blocks.11.mlp.fc2.weight"} <= names
+    assert all(name.startswith("blocks.") for name in names)
     everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert len(everything) == len(set(map(id, everything))) == len(list(model.parameters()))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -122,4 +125,80 @@ def test_static_bytes_are_those_that_a_step_leaves(
 def test_adamw_keeps_two_moments_and_muon_one_of_most(model: Any) -> None:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     kept = {name: static_bytes(model, RecipeSettings(optimizer=name)) / weights - 2 for name in ("adamw", "muon")}
-    assert kept == pytest.approx({"adamw": 2, "muon": 1}, abs=0.02)
+    assert kept == pytest.approx({"adamw": 2, "muon": 1}, abs=0.03)
+
+
+# --- Muon in batches ------------------------------------------------------------------------------------------------
+
+
+def small_model() -> Any:
+    """Every kind of shape that EVA-02 Large has: square, and with an unaligned side in both directions."""
+    torch.manual_seed(0)
+    config = make_config("eva02_base", 28, 7)
+    config["model_args"] |= {"embed_dim": 64, "depth": 2, "num_heads": 2}
+    return models.build(config)
+
+
+def train(model: Any, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
+    """Steps on random images and tags, the same ones for the same numbers, at rates that change."""
+    schedule = warmup_and_cosine(optimizer, 20, 0.2)
+    for step in range(first, first + steps):
+        schedule.step_update(step)
+        random = torch.Generator().manual_seed(step)
+        images, targets = torch.randn(4, 3, 28, 28, generator=random), torch.rand(4, 7, generator=random).round()
+        torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def timms_muon(model: Any, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """One matrix at a time, with the groups of another optimizer."""
+    kept = ("params", "use_fallback", "weight_decay", "lr_scale", "betas")
+    optimizer: torch.optim.Optimizer = Muon([{key: group[key] for key in kept} for group in groups], lr)
+    return optimizer
+
+
+RECIPE = RecipeSettings(optimizer="muon", lr=1e-2, layer_decay=0.7)
+
+
+@pytest.mark.parametrize("batch_numbers", [2**26, 30_000])
+def test_muon_in_batches_is_timms(batch_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "BATCH_NUMBERS", batch_numbers)  # at 30,000 a batch is one or two matrices
+    ours, theirs = small_model(), small_model()
+    optimizer = make_optimizer(ours, RECIPE)
+    train(ours, optimizer, 20)
+    train(theirs, timms_muon(theirs, make_optimizer(theirs, RECIPE).param_groups, RECIPE.lr), 20)
+    started = dict(small_model().named_parameters())
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other), name
+        assert name.endswith("bias") or not torch.equal(mine, started[name]), name  # it did learn
+
+
+def test_a_state_of_timms_muon_goes_on_with_its_own_division() -> None:
+    """Of version 0.2 before: its patch embedding belongs to Muon, and stays there."""
+    ours, theirs = small_model(), small_model()
+    groups = make_optimizer(theirs, RECIPE).param_groups
+    for group in groups:
+        if any(parameter is theirs.patch_embed.proj.weight for parameter in group["params"]):
+            assert group["use_fallback"]
+            group["use_fallback"] = False
+    old = timms_muon(theirs, groups, RECIPE.lr)
+    train(theirs, old, 10)
+    ours.load_state_dict(theirs.state_dict())
+    optimizer = make_optimizer(ours, RECIPE)
+    optimizer.load_state_dict(copy.deepcopy(old.state_dict()))
+    train(theirs, old, 10, first=10)
+    train(ours, optimizer, 10, first=10)
+    assert all(torch.equal(*pair) for pair in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(64, 170), (170, 64), (64, 64)])
+def test_zeros_up_to_an_aligned_side_change_no_orthogonal_matrix(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for _ in range(3)]
+    plain, padded = (muon.orthogonal(matrices, 5, [(3.4445, -4.775, 2.0315)], 1e-7, each) for each in (1, 8))
+    for matrix, other in zip(plain, padded, strict=True):
+        assert matrix.shape == shape
+        # Sums in bfloat16, in another order.
+        torch.testing.assert_close(matrix, other, rtol=0, atol=2e-2)
+    assert torch.linalg.svdvals(plain[0].float()).median().item() == pytest.approx(1, abs=0.4)

@@ -235,6 +235,22 @@ def test_a_run_may_become_longer(records: Path, undisturbed: Path, tmp_path: Pat
     assert "--epochs: the run that shall go on has 5, not 4; leave the flag out" in error_line(done.stderr)
 
 
+def test_a_state_with_other_groups_of_parameters_is_refused_in_one_sentence(
+    records: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed, folder)
+    state = checkpoints.newest_state(folder, "")
+    assert state is not None
+    first, second, *rest = state["optimizer"]["param_groups"]  # as one, of an optimizer that does not tell them apart
+    state["optimizer"]["param_groups"] = [first | {"params": first["params"] + second["params"]}, *rest]
+    for path in folder.glob("resume_*.pt"):
+        path.unlink()
+    checkpoints.save_state(folder, STEPS, state)
+    assert train_pytorch.main(flags(records, folder, "--resume", "--epochs", 4)) == 2
+    assert "a version whose optimizer grouped the parameters otherwise" in error_line(capfd.readouterr().err)
+
+
 def test_what_is_refused_is_refused_before_a_model_is_built(
     records: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
