@@ -212,6 +212,8 @@ def test_a_dry_run_writes_nothing(records: Path, tmp_path: Path, capfd: Any) -> 
     out = capfd.readouterr().out
     assert "eva02_tiny: 5.5 M parameters, " in out and "18 + 6 images, 3 steps an epoch, on cpu" in out
     assert "memory: about 0.1 GiB" in out
+    assert train(records, tmp_path / "out", "--dry_run", "--val_images", 4) == 0
+    assert "18 + 4 images, 3 steps an epoch" in capfd.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
