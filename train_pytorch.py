@@ -98,6 +98,12 @@ def add_data_flags(parser: cli.ArgumentParser) -> None:
         "--cutout", type=cli.fraction, help="share of the area that a grey square hides in training, 0 = none"
     )
     group.add_argument(
+        "--val_images",
+        type=cli.non_negative_int,
+        metavar="N",
+        help="validate on N images of the validation split, the same ones in every epoch, 0 = all",
+    )
+    group.add_argument(
         "--num_workers",
         type=cli.non_negative_int,
         help="decoding processes (default: up to 8 with a GPU, none without)",

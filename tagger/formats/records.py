@@ -11,6 +11,7 @@ import bisect
 import itertools
 import os
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -26,6 +27,9 @@ from tagger.files import UserError, read_json, write_json
 # A record is: length (uint64), CRC of the length, data, CRC of the data; all little-endian.
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 OVERHEAD = HEADER.size + FOOTER.size  # 16 bytes
+
+INDEX_PIECE = 1 << 22  # bytes of an index that are read at once
+LONGEST_LINE = 100  # bytes; two numbers of 64 bits have 40
 
 ABOUT_FILE = "aibooru.json"
 WRITE_AGAIN = "write it again"
@@ -198,6 +202,43 @@ def scan(path: Path, hint: str = WRITE_AGAIN) -> list[int]:
     return sizes
 
 
+def read_index(path: Path) -> np.ndarray:
+    """The bounds of N records from an .idx, (N + 1,) int64: each one's first byte, and the end of the last.
+
+    Read piece by piece: as Python's numbers, 8 million records would take more than a gigabyte.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no index, or one of records that do not follow each other from the file's first byte on.
+    """
+    ends, end, rest = [np.zeros(1, dtype=np.int64)], 0, b""
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy's way to tell of what is no number
+        while data := file.read(INDEX_PIECE):
+            whole, newline, rest_of_data = data.rpartition(b"\n")
+            piece, rest = (rest + whole + newline, rest_of_data) if newline else (b"", rest + data)
+            if len(rest) > LONGEST_LINE:
+                raise ValueError(f"{path}: no lines")
+            end = _append_ends(ends, piece, end)
+        _append_ends(ends, rest, end)
+    return np.concatenate(ends)
+
+
+def _append_ends(ends: list[np.ndarray], text: bytes, start: int) -> int:
+    """Append the ends of the records in some lines of an index; the last of them, or `start` where there is none."""
+    try:
+        offsets, sizes = np.fromstring(text, dtype=np.int64, sep=" ").reshape(-1, 2).T
+    except DeprecationWarning as error:
+        raise ValueError(str(error)) from None
+    if not len(sizes):
+        return start
+    following = offsets + sizes
+    if offsets[0] != start or (offsets[1:] != following[:-1]).any() or (sizes <= OVERHEAD).any():
+        raise ValueError("records that do not follow each other")
+    ends.append(following)
+    return int(following[-1])
+
+
 class RecordFile:
     """The records of one TFRecord file, by number. It can be sent to a worker process, which opens the file anew.
 
@@ -214,30 +255,40 @@ class RecordFile:
         self.path, self.hint = Path(path), hint
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; {hint}")
-        self.offsets, self.sizes = self._read_index()  # (N,), (N,) int64
+        self.bounds = self._read_index()  # (N + 1,) int64: where each record begins, and where the last one ends
         self._file: IO[bytes] | None = None
 
-    def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
+    def _read_index(self) -> np.ndarray:
         """From the .idx where it fits the file, else from the file itself."""
-        end = self.path.stat().st_size
         try:
-            offsets, sizes = np.array(index_of(self.path).read_text().split(), dtype=np.int64).reshape(-1, 2).T
-            if np.array_equal(offsets, np.cumsum(sizes) - sizes) and sizes.sum() == end and (sizes > OVERHEAD).all():
-                return offsets, sizes
-        except (OSError, ValueError, OverflowError):
+            bounds = read_index(index_of(self.path))
+            if bounds[-1] == self.path.stat().st_size:
+                return bounds
+        except (OSError, ValueError):
             pass  # no index, or an edited one: the file itself knows
-        sizes = np.array(scan(self.path, self.hint), dtype=np.int64)
-        return np.cumsum(sizes) - sizes, sizes
+        return np.cumsum([0, *scan(self.path, self.hint)], dtype=np.int64)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each record begins, (N,) int64."""
+        return self.bounds[:-1]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The bytes of each record, framing included, (N,) int64."""
+        return np.diff(self.bounds)
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self.bounds) - 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
     def read(self, number: int) -> bytes:
         """The serialized Example of one record, checked against both of its checksums."""
-        frame = self._read_at(int(self.offsets[number]), size := int(self.sizes[number]))
+        number = range(len(self))[number]  # -1 is the last one
+        start, end = map(int, self.bounds[number : number + 2])
+        frame = self._read_at(start, size := end - start)
         if len(frame) != size:
             raise UserError(f"{self.path}: record {number} is cut off; {self.hint}")
         length, head_crc = HEADER.unpack_from(frame)

@@ -185,9 +185,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     every step what 1 x 32 sees.
 
     Args:
-        length: the number of images.
+        length: the number of images, N.
         batch_size: images per batch and process.
         shuffle: a new order in every epoch; else by number, and nothing is left out.
+        subset: (N,) int64, the numbers of the images where they are not 0..N-1.
     """
 
     def __init__(
@@ -200,7 +201,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         accumulation: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        subset: np.ndarray | None = None,
     ) -> None:
+        self.subset = subset
         self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.step_size = batch_size * accumulation * world_size  # images
@@ -233,6 +236,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(self.length) if self.shuffle else np.arange(self.length)
+        if self.subset is not None:
+            order = self.subset[order]
         for step in range(self.first_step, self.steps):
             start, end = self._share(step)
             for first in range(start, end, self.batch_size):
@@ -320,13 +325,28 @@ def load_splits(
     if not train_batches.steps:
         raise UserError(f"{data.dataset_root}: fewer training images than processes; start fewer")
     val_images = TaggedImages(records.val, preparation)
+    chosen = validation_subset(len(records.val), data.val_images)
     val_batches = EpochBatches(
-        len(records.val), recipe.batch_size, shuffle=False, rank=world.rank, world_size=world.size
+        len(chosen), recipe.batch_size, shuffle=False, rank=world.rank, world_size=world.size, subset=chosen
     )
     return (
         Split(train_batches, make_loader(train_images, train_batches, num_workers, world.device)),
         Split(val_batches, make_loader(val_images, val_batches, num_workers, world.device)),
     )
+
+
+def validation_subset(length: int, size: int) -> np.ndarray:
+    """The numbers of the validation images that epochs are judged by, rising, (N,) int64.
+
+    They depend on nothing but the two numbers, so that runs with other seeds are judged by the same images.
+
+    Args:
+        length: of the validation split.
+        size: how many of them; 0, or more than there are, takes all.
+    """
+    if not 0 < size < length:
+        return np.arange(length)
+    return np.sort(np.random.default_rng(0).choice(length, size, replace=False))
 
 
 def default_workers(device: torch.device) -> int:

@@ -32,6 +32,7 @@ class DataSettings:
         hflip: probability of a horizontal flip, 0..1.
         crop_min: smallest side of a random square crop, as a share of the image's side, above 0 to 1; 1 = no crops.
         cutout: share of the area under a grey square, 0..1; 0 = none.
+        val_images: validation images that an epoch is judged by, the same ones in every epoch; 0 = all.
         num_workers: decoding processes, 0 = decode in the training process; None leaves the choice to the device.
     """
 
@@ -40,6 +41,7 @@ class DataSettings:
     hflip: Decisive[float] = 0.5
     crop_min: Decisive[float] = 0.87
     cutout: Decisive[float] = 0.0
+    val_images: Remembered[int] = 0
     num_workers: int | None = None
 
 

@@ -4,6 +4,7 @@ python -m pytest tests/formats/test_records.py
 """
 
 import hashlib
+import itertools
 import json
 import pickle
 import struct
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tagger.files import UserError
-from tagger.formats.records import Example, RecordFile, index_of, masked_crc, scan
+from tagger.formats import records as records_module
+from tagger.formats.records import Example, RecordFile, index_of, masked_crc, read_index, scan
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import read_vocabulary
 from tests.conftest import POSTS, STORED_SIZE
@@ -135,6 +137,34 @@ def test_an_index_that_does_not_fit_is_passed_over(path: Path, index: bytes) -> 
     write_records(path, PAYLOADS)
     path.with_suffix(".idx").write_bytes(index)
     assert read_all(path) == PAYLOADS
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_an_index_is_read_in_pieces_of_any_size(
+    path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, end: bytes
+) -> None:
+    """Lines that two pieces share, Windows' line ends, and none after the last line."""
+    monkeypatch.setattr(records_module, "INDEX_PIECE", piece)
+    write_records(path, PAYLOADS * 20, index=True)
+    index = index_of(path)
+    lines = index.read_bytes().split()
+    pairs = [b" ".join(lines[number : number + 2]) for number in range(0, len(lines), 2)]
+    index.write_bytes((end or b"\n").join(pairs) + end)
+    bounds = read_index(index)
+    file = RecordFile(path)
+    assert bounds.tolist() == [0, *itertools.accumulate(scan(path))] == file.bounds.tolist()
+    assert bounds[:-1].tolist() == file.offsets.tolist() and file.sizes.tolist() == scan(path)
+    assert file.read(-1) == PAYLOADS[-1]
+    with pytest.raises(IndexError):
+        file.read(len(file))
+
+
+def test_a_file_without_lines_is_not_read_to_its_end_as_an_index(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "INDEX_PIECE", 64)
+    path.write_bytes(b"1" * 1000)
+    with pytest.raises(ValueError, match="no lines"):
+        read_index(path)
 
 
 def test_an_index_of_another_file_of_the_same_size_gives_no_wrong_records(path: Path) -> None:

@@ -18,13 +18,52 @@ from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import RecordFile, RecordFiles
 from tagger.preparation import on_white_square
-from tagger.training.data import EpochBatches, TaggedImages, collate, decode, make_loader, mixup, seed_step
+from tagger.training.data import (
+    EpochBatches,
+    TaggedImages,
+    collate,
+    decode,
+    make_loader,
+    mixup,
+    seed_step,
+    validation_subset,
+)
 from tests.conftest import STORED_SIZE
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
 
 
 # --- which image comes when ---
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_without_a_smaller_number_all_validation_images_count(size: int) -> None:
+    assert validation_subset(100, size).tolist() == list(range(100))
+    assert validation_subset(0, size).tolist() == []
+
+
+def test_some_validation_images_are_the_same_in_every_epoch_and_of_both_halves() -> None:
+    chosen = validation_subset(1000, 200)
+    assert len(set(chosen.tolist())) == 200 and sorted(chosen) == list(chosen)
+    assert chosen.tolist() == validation_subset(1000, 200).tolist()
+    assert 70 < (chosen % 2).sum() < 130  # thresholds are fitted on even numbers and judged on odd ones
+    batches = EpochBatches(200, 32, shuffle=False, subset=chosen)
+    for batches.epoch in (1, 2):
+        keys = [key for batch in batches for key in batch]
+        assert keys == [(batches.epoch, number) for number in chosen.tolist()]
+
+
+def test_processes_share_the_chosen_validation_images() -> None:
+    chosen = validation_subset(1000, 33)
+    shares = [
+        [
+            number
+            for batch in EpochBatches(33, 8, shuffle=False, rank=rank, world_size=2, subset=chosen)
+            for _, number in batch
+        ]
+        for rank in range(2)
+    ]
+    assert sorted(shares[0] + shares[1]) == chosen.tolist() and abs(len(shares[0]) - len(shares[1])) <= 8
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 2**32), st.integers(0, 100))

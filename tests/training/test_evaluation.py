@@ -21,7 +21,7 @@ import train_pytorch
 from tagger.files import write_table
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.training import trainer
-from tagger.training.evaluation import SHRINKAGE, Evaluation
+from tagger.training.evaluation import SHRINKAGE, TAG_COLUMNS, Evaluation
 from tests.helpers import error_line, tree
 
 VOCABULARY = Vocabulary(
@@ -92,7 +92,7 @@ def test_a_rare_tags_threshold_is_drawn_to_its_categorys() -> None:
         targets[: 2 * positives : 2, column] = 1
         logits[:, column] = 12 * targets[:, column] - 6 + 0.01 * torch.randn(400, generator=chance)
     evaluation = evaluated(logits, targets)
-    rows = {str(row["name"]): row for row in evaluation.tag_table()}
+    rows = {str(row[0]): dict(zip(TAG_COLUMNS, row, strict=True)) for row in evaluation.tag_rows()}
     rare, common = (torch.tensor(float(str(rows[name]["threshold"]))).logit().item() for name in "ab")
     category = torch.tensor(evaluation.thresholds()["general_threshold"]).logit().item()
     lowest = -5.95  # anything between the negatives and the positives is best; the first such bin is taken
@@ -212,6 +212,8 @@ def test_a_dry_run_writes_nothing(records: Path, tmp_path: Path, capfd: Any) -> 
     out = capfd.readouterr().out
     assert "eva02_tiny: 5.5 M parameters, " in out and "18 + 6 images, 3 steps an epoch, on cpu" in out
     assert "memory: about 0.1 GiB" in out
+    assert train(records, tmp_path / "out", "--dry_run", "--val_images", 4) == 0
+    assert "18 + 4 images, 3 steps an epoch" in capfd.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
+from tagger.training import metrics
 from tagger.training.metrics import BINS, LOGIT_RANGE, LabelHistograms, TopOne, threshold_of
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -37,6 +38,10 @@ def histograms(logits: Tensor, targets: Tensor, batch: int = 1000) -> LabelHisto
     for start in range(0, len(logits), batch):
         counted.update(logits[start : start + batch], targets[start : start + batch])
     return counted
+
+
+def positive(counted: LabelHistograms) -> Tensor:
+    return torch.cat([positive for _, _, positive in counted.chunks()])
 
 
 def exact_average_precision(logits: Tensor, targets: Tensor) -> list[float]:
@@ -109,8 +114,45 @@ def test_the_threshold_is_the_lower_edge_of_its_bin(bin_number: int) -> None:
 def test_batches_add_up(seed: int, batch: int) -> None:
     logits, targets = scores(seed)
     whole, parts = histograms(logits, targets), histograms(logits, targets, batch)
-    assert torch.equal(whole.all, parts.all) and torch.equal(whole.positive, parts.positive)
-    assert whole.all.sum() == logits.numel() and whole.positive.sum() == targets.sum()
+    assert torch.equal(whole.all, parts.all) and torch.equal(positive(whole), positive(parts))
+    assert whole.all.sum() == logits.numel() and torch.equal(whole.positives(), targets.sum(0).long())
+
+
+def test_positives_that_are_counted_together_now_and_then_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = scores(seed=7, images=200)
+    whole = histograms(logits, targets)
+    monkeypatch.setattr(metrics, "LOOSE_CELLS", 10)
+    monkeypatch.setattr(metrics, "SCORES", 30)
+    monkeypatch.setattr(metrics, "ROWS", 5)
+    parts = histograms(logits, targets, 7)
+    assert torch.equal(whole.all, parts.all) and torch.equal(positive(whole), positive(parts))
+    torch.testing.assert_close(whole.average_precision(), parts.average_precision(), equal_nan=True)
+
+
+def test_histograms_of_several_processes_add_up() -> None:
+    """Two processes, played by one: what is reduced is the sum of what both hand over in the same order."""
+    logits, targets = scores(seed=8, images=90)
+    whole = histograms(logits, targets)
+    handed: list[Tensor] = []
+    first, second = histograms(logits[:40], targets[:40]), histograms(logits[40:], targets[40:])
+    second.sum_over(lambda tensor: handed.append(tensor.clone()))
+    given = iter(handed)
+    first.sum_over(lambda tensor: tensor.add_(next(given)))
+    assert torch.equal(whole.all, first.all) and torch.equal(positive(whole), positive(first))
+    assert next(given, None) is None
+
+
+def test_an_empty_half_counts_nothing() -> None:
+    empty = histograms(torch.zeros(0, 3), torch.zeros(0, 3))
+    assert empty.average_precision().isnan().all() and empty.positives().tolist() == [0, 0, 0]
+
+
+def test_the_state_is_two_kilobytes_a_label() -> None:
+    counted = LabelHistograms(3000)
+    targets = torch.zeros(64, 3000)
+    targets[:, :30] = 1
+    counted.update(torch.randn(64, 3000), targets)
+    assert counted.nbytes < 1.01 * 3000 * BINS * 4
 
 
 def test_scores_beyond_the_range_count_in_the_outer_bins() -> None:

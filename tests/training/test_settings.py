@@ -17,7 +17,7 @@ from tagger.training.settings import ModelSettings, RecipeSettings, TrainingSett
 
 # What may change between the parts of a run: it changes where, how fast and how long, or the state itself holds it.
 FREE = {
-    *("dataset_root", "num_workers", "model", "pretrained", "grad_checkpointing", "compile"),
+    *("dataset_root", "val_images", "num_workers", "model", "pretrained", "grad_checkpointing", "compile"),
     *("batch_size", "grad_accumulation", "patience", "device"),
     *("output_dir", "overwrite", "resume", "save_every_steps", "keep_checkpoints", "export_dir", "dry_run"),
     *("teach", "unteach"),
