@@ -31,6 +31,7 @@ from tagger.training.optimizer import make_optimizer, warmup_and_cosine
 from tagger.training.settings import TrainingSettings
 
 CLIP_NORM = 1.0
+IMAGES_PER_STEP = "the number of images per step"  # of all processes, as a state holds it
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
 
 
@@ -267,6 +268,7 @@ class Trainer:
 
         Raises:
             UserError: a record cannot be read.
+            NotFinite: the model gives no numbers, from which no threshold can be fitted.
             Stopped: on SIGTERM; going on then starts with the validation.
         """
         model = self.averaged.eval()
@@ -289,6 +291,8 @@ class Trainer:
             # Not in the last step: some processes may have no images in it, and would not be asked.
             self._stop_if_asked(all_here=done % READ_LOSS_EVERY == 0 and done < keys.steps)
         evaluation.sum_over(self.world)
+        if not math.isfinite(evaluation.loss_sum.item()):  # weights that are numbers may overflow on the way, too
+            raise NotFinite(self.progress.step, "the loss on the validation split")
         return evaluation
 
     def rate_epoch(self, score: float) -> bool:
@@ -339,12 +343,23 @@ class Trainer:
         checkpoints.save_state(self.settings.run.output_dir, self.progress.step, state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where a state was written, by a run with the same `fixed_settings`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema:
-            self.ema.module.load_state_dict(state["ema"])
-        self.progress = Progress(**state["progress"])
+        """Go on where a state was written, by a run with the same `fixed_settings`.
+
+        Raises:
+            UserError: it was not written by this version, which groups parameters or counts progress in another way.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            self.progress = Progress(**state["progress"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.settings.run.output_dir}: its state does not fit ({reason}); go on with the version of the "
+                "toolkit that wrote it, or begin again"
+            ) from None
         self.history, self.report = state["history"], state["report"]
 
 
@@ -359,6 +374,6 @@ def fixed_settings(settings: TrainingSettings, vocabulary: Vocabulary, images: i
     return {
         "the vocabulary": vocabulary.sha256,
         "the number of training images": images,
-        "the number of images per step": recipe.batch_size * recipe.grad_accumulation * processes,
+        IMAGES_PER_STEP: recipe.batch_size * recipe.grad_accumulation * processes,
         **settings.decisive(),
     }
