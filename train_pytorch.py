@@ -59,7 +59,7 @@ from tagger.training.frozen import FrozenHead, new_rows, unfreeze_last
 from tagger.training.loss import LOSSES, start_head_at_log_odds, tag_frequency
 from tagger.training.optimizer import OPTIMIZERS, static_bytes
 from tagger.training.settings import RunSettings, TrainingSettings
-from tagger.training.trainer import NotFinite, OutOfMemory, Stopped, Trainer, fixed_settings
+from tagger.training.trainer import IMAGES_PER_STEP, NotFinite, OutOfMemory, Stopped, Trainer, fixed_settings
 
 DEFAULT_MODEL = "eva02_large"
 # What measured best from scratch (benchmarks/recipes.py), and what suits weights that know a lot already.
@@ -322,12 +322,13 @@ def naming_flags(settings: TrainingSettings, device: torch.device) -> Iterator[N
     except DifferentSettings as error:
         flags = [each for each in error.differences if each.name in settings.flat()]
         others = [each for each in error.differences if each not in flags]
-        if any(
-            each.saved is None for each in flags
-        ):  # no decisive setting can be None: the state is older than the flag
+        if any(each.saved is None for each in flags):  # the state is older than the flag
             flags, others = [], [*flags, *others]
         hints = ["leave these flags out" if len(flags) > 1 else "leave the flag out"] if flags else []
-        hints += ["go on with what it began with, the version of the toolkit too"] if others else []
+        if any(each.name == IMAGES_PER_STEP for each in others):
+            hints += ["leave --batch_size and --grad_accumulation out and start as many processes as it had"]
+        elif others:
+            hints += ["go on with what it began with, the version of the toolkit too"]
         told = "; ".join([*(f"--{each}" for each in flags), *map(str, others)])
         raise UserError(f"{told}; {' and '.join(hints)}, or begin another run with another --output_dir") from None
     except OutOfMemory as error:
@@ -738,7 +739,9 @@ def train(trainer: Trainer) -> None:
 def tell_how_to_tag(run: RunSettings) -> None:
     """Name the command that uses what was trained, with the thresholds that were fitted to it."""
     fitted = run.output_dir / THRESHOLDS_FILE
-    script = Path(os.path.relpath(Path(__file__).with_name("wdv3_pytorch.py")))
+    script = Path(__file__).with_name("wdv3_pytorch.py")
+    with contextlib.suppress(ValueError):  # it is on another drive of Windows
+        script = Path(os.path.relpath(script))
     words = ["python", str(script), "--image_file", "PICTURE", "--model_path", str(run.output_dir)]
     words += ["--threshold_json", str(fitted)] if fitted.exists() else []
     quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

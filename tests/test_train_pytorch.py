@@ -230,10 +230,19 @@ def test_an_earlier_run_is_replaced_only_with_overwrite(
     line = error_line(capsys.readouterr().err)
     assert str(tmp_path) in line and "--overwrite" in line
     assert {name: (tmp_path / name).read_bytes() for name in tree(tmp_path)} == before
-    (tmp_path / "mine.txt").touch()
+    others = ["mine.txt", "yolo_best.pth", "yolo_epoch_3.pth"]
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / "threshold.json").write_text('{"general_threshold": 0.9}')  # fitted to the weights that go
     assert train(records, tmp_path, "--overwrite") == 0
-    assert [name for name in tree(tmp_path) if "epoch" in name] == ["eva02_tiny_epoch_1.pth"]
-    assert (tmp_path / "mine.txt").exists()
+    assert [name for name in tree(tmp_path) if "eva02_tiny_epoch" in name] == ["eva02_tiny_epoch_1.pth"]
+    assert set(others) <= set(tree(tmp_path)) and "threshold.json" not in tree(tmp_path)
+
+
+def test_checkpoints_of_the_model_before_go(records: Path, tmp_path: Path, rehearsal: Rehearsal) -> None:
+    assert train(records, tmp_path, "--epochs", 2) == 0
+    assert train(records, tmp_path, "--model", "eva02_small", "--overwrite") == 0
+    assert [path.name for path in sorted(tmp_path.glob("*.pth"))] == ["eva02_small_best.pth", "eva02_small_epoch_1.pth"]
 
 
 def test_a_run_that_died_before_its_first_checkpoint_is_no_obstacle(
@@ -327,6 +336,34 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_taken(
     assert not list((tmp_path / "bad").glob("*.pth"))
 
 
+@pytest.mark.usefixtures("shallow")
+def test_a_model_that_answers_no_number_ends_the_run(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def overflow(module: torch.nn.Module, inputs: object, logits: torch.Tensor) -> torch.Tensor:
+        return logits if module.training else logits * math.inf
+
+    original = models.build
+
+    def build(*arguments: Any, **more: Any) -> torch.nn.Module:
+        model = original(*arguments, **more)
+        model.register_forward_hook(overflow)
+        return model
+
+    monkeypatch.setattr(models, "build", build)
+    assert train(records, tmp_path / "out") == 2
+    assert "the loss on the validation split is not a finite number at step" in error_line(capsys.readouterr().err)
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_weights_alone_are_no_start(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"head.bias": torch.zeros(2)}, tmp_path / "a.pth")
+    for place in (tmp_path, tmp_path / "a.pth"):
+        assert train(records, tmp_path / "out", "--pretrained", place) == 2
+        line = error_line(capsys.readouterr().err)
+        assert "config.json: no such file; put the config.json that was published or written with these weights" in line
+
+
 def test_a_flipped_bit_in_weights_to_start_from_is_found(
     records: Path, tmp_path: Path, rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,6 +390,17 @@ def test_it_ends_with_a_command_that_tags_with_the_fitted_thresholds(
     done = subprocess.run(command, capture_output=True, text=True)
     level = json.loads(fitted.read_text())["general_threshold"]
     assert done.returncode == 0 and f"General tags (threshold={level:.2f})" in done.stdout, done.stderr
+
+
+def test_on_another_drive_the_command_has_the_whole_path(
+    records: Path, tmp_path: Path, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def relpath(path: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", relpath)
+    assert train(records, tmp_path / "out") == 0
+    assert str(ROOT / "wdv3_pytorch.py") in lines_of(capsys.readouterr().err)[-1]
 
 
 @pytest.mark.usefixtures("shallow")

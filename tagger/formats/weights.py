@@ -94,12 +94,16 @@ def save_safetensors(path: Path | str, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_sums(path: Path | str) -> None:
-    """Compare a file with the checksums in it, where it has any: others' .safetensors and old .pth have none.
+    """Compare a file with the checksums in it, where it has any.
+
+    Others' .safetensors have none, nor has a .pth from before torch 1.6, or one that was written faster without (after
+    `torch.serialization.set_crc32_options(False)`, which leaves zeros in their place).
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or a Git LFS pointer.
     """
     path = Path(path)
+    check_pointer(path)
     damaged = f"{path}: damaged, its checksum is another; copy it again, or take an earlier one"
     if path.suffix == ".safetensors":
         try:
@@ -113,7 +117,8 @@ def check_sums(path: Path | str) -> None:
     elif zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
+                written = any(entry.CRC for entry in archive.infolist())
+                bad = archive.testzip() if written else None
         except Exception:  # zipfile stumbles over damaged names and fields in ways of its own
             bad = ""
         if bad is not None:
@@ -121,9 +126,10 @@ def check_sums(path: Path | str) -> None:
 
 
 def _crc32(tensors: Iterable[tuple[str, Tensor]]) -> int:
-    """Of the bytes of all tensors, by name."""
+    """Of all tensors in the order of their names: of name, type and shape, for the header may be damaged, and bytes."""
     total = 0
-    for _, tensor in sorted(tensors, key=lambda pair: pair[0]):
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
         total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 

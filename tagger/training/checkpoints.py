@@ -10,7 +10,7 @@ import contextlib
 import re
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,8 +28,10 @@ from tagger.formats.weights import check_finite, check_sums
 METRICS_FILE = "metrics.csv"  # a row per epoch
 CURVES_FILE = "curves.png"
 
+STATE_KEYS = frozenset(("settings", "config", "progress", "history", "report", "model", "optimizer", "ema"))
 KEPT_STATES = 2
 STATE_NAME = re.compile(r"resume_(\d+)\.pt")
+CHECKPOINT_NAME = re.compile(r"(.+)_(?:best|epoch_\d+)\.pth")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,28 @@ def earlier_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
+def outputs_of_runs(folder: Path, models: Container[str | None]) -> list[Path]:
+    """What runs with these models left in a folder, but for the two files that tell what it is.
+
+    Not whatever ends like a checkpoint: among ours may lie somebody's yolo_best.pth.
+    """
+    measured = [folder / name for name in (THRESHOLDS_FILE, TAG_METRICS_FILE, METRICS_FILE, CURVES_FILE)]
+    checkpoints = [
+        path
+        for path in earlier_checkpoints(folder)
+        if (match := CHECKPOINT_NAME.fullmatch(path.name)) is None or match[1] in models
+    ]
+    return [path for path in (*checkpoints, *measured) if path.is_file()]
+
+
+def model_in(folder: Path) -> str | None:
+    """The model whose checkpoints a folder holds, by its config.json; None where that is not ours."""
+    with contextlib.suppress(UserError):
+        ours = read_json(folder / CONFIG_FILE, "").get(OUR_KEY)
+        return str(ours.get("model")) if isinstance(ours, dict) else None
+    return None
+
+
 def check_folder(
     folder: Path, inputs: Sequence[Path], overwrite: bool, hint: str, overwrite_hint: str, resume_hint: str
 ) -> None:
@@ -123,10 +147,11 @@ def is_ours(folder: Path) -> bool:
 def prepare_output(folder: Path, config: Mapping[str, Any], vocabulary: Vocabulary) -> None:
     """Write all that inference needs but the weights: before the first epoch, so that any checkpoint is complete.
 
-    What an earlier run left is removed; see `check_folder`.
+    What an earlier run left is removed; see `check_folder`. A shorter run must not end among the later epochs of
+    another, nor one without a validation split with the thresholds that were fitted to other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in earlier_checkpoints(folder):  # a shorter run must not end among the later epochs of another
+    for path in outputs_of_runs(folder, {config[OUR_KEY]["model"], model_in(folder)}):
         path.unlink()
     write_json(folder / CONFIG_FILE, config)  # first, for by it the folder is known as a run's
     write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
@@ -178,14 +203,17 @@ def newest_state(folder: Path, hint: str) -> dict[str, Any] | None:
         hint: ends the error, as in "begin again in another folder".
 
     Raises:
-        UserError: there are states, but all are damaged.
+        UserError: there are states, but all are damaged, hold weights that are no numbers, or are other files.
     """
     states = _states(folder)
     for _, path in states:
         try:
             check_sums(path)
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            check_finite(state.get("model", {}), path)
+            if not state.keys() >= STATE_KEYS:
+                raise UserError(f"{path}: not a state of a run")
+            check_finite(state["model"], path)
+            check_finite(state["ema"] or {}, path)
         except UserError as error:
             cli.warn(f"warning: {str(error).partition(';')[0]}; passed over")
         except Exception as error:  # zipfile, pickle and torch each have their own for a damaged file

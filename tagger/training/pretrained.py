@@ -24,6 +24,7 @@ from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import check_finite, check_sums, load_weights
 from tagger.preparation import WHITE, Pad, PadToSquare, Preparation
 
+HINTS = Hints(config="put the config.json that was published or written with these weights beside them", tags=None)
 NEW_TAG_STD = 0.002  # of a new tag's weights: a tenth of timm's, so that it starts at its frequency
 
 
@@ -67,7 +68,7 @@ def read(name: str) -> Source:
     """
     open_place = registry.open_folder if Path(name).exists() else hub.open_repository
     try:
-        found = open_place(name, hints=Hints(tags=None), engines=("torch",))
+        found = open_place(name, hints=HINTS, engines=("torch",))
     except EngineMissing:
         raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
     assert found.config is not None  # what torch runs has one

@@ -32,6 +32,7 @@ from tagger.training.optimizer import make_optimizer, warmup_and_cosine
 from tagger.training.settings import TrainingSettings
 
 CLIP_NORM = 1.0
+IMAGES_PER_STEP = "the number of images per step"  # of all processes, as a state holds it
 READ_LOSS_EVERY = 10  # steps; reading it waits for the device
 
 
@@ -276,6 +277,7 @@ class Trainer:
 
         Raises:
             UserError: a record cannot be read.
+            NotFinite: the model gives no numbers, from which no threshold can be fitted.
             Stopped: on SIGTERM; going on then starts with the validation.
         """
         model = self.averaged.eval()
@@ -298,6 +300,8 @@ class Trainer:
             # Not in the last step: some processes may have no images in it, and would not be asked.
             self._stop_if_asked(all_here=done % READ_LOSS_EVERY == 0 and done < keys.steps)
         evaluation.sum_over(self.world)
+        if not math.isfinite(evaluation.loss_sum.item()):  # weights that are numbers may overflow on the way, too
+            raise NotFinite(self.progress.step, "the loss on the validation split")
         return evaluation
 
     def rate_epoch(self, score: float) -> bool:
@@ -352,19 +356,20 @@ class Trainer:
         """Go on where a state was written, by a run with the same `fixed_settings`.
 
         Raises:
-            UserError: it is of a version that grouped this model's parameters otherwise.
+            UserError: it was not written by this version, which groups parameters or counts progress in another way.
         """
-        self.model.load_state_dict(state["model"])
         try:
+            self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError:
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            self.progress = Progress(**state["progress"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                "the run that shall go on is of a version whose optimizer grouped the parameters otherwise; begin "
-                "again, or go on with the version that began it"
+                f"{self.settings.run.output_dir}: its state does not fit ({reason}); go on with the version of the "
+                "toolkit that wrote it, or begin again"
             ) from None
-        if self.ema:
-            self.ema.module.load_state_dict(state["ema"])
-        self.progress = Progress(**state["progress"])
         self.history, self.report = state["history"], state["report"]
         self.best_rows = state.get("best_rows")
 
@@ -380,6 +385,6 @@ def fixed_settings(settings: TrainingSettings, vocabulary: Vocabulary, images: i
     return {
         "the vocabulary": vocabulary.sha256,
         "the number of training images": images,
-        "the number of images per step": recipe.batch_size * recipe.grad_accumulation * processes,
+        IMAGES_PER_STEP: recipe.batch_size * recipe.grad_accumulation * processes,
         **settings.decisive(),
     }

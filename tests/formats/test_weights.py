@@ -140,7 +140,32 @@ def test_any_damage_is_an_error_of_one_line_or_none(
 def test_files_without_checksums_pass(tmp_path: Path) -> None:
     safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
     torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    for name in ("a.safetensors", "a.pth"):
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save(STATE, tmp_path / "b.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    for name in ("a.safetensors", "a.pth", "b.pth"):
+        check_sums(tmp_path / name)
+        assert same(load_weights(tmp_path / name))
+
+
+def test_a_damaged_header_is_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path)
+    data = path.read_bytes()
+    assert data.count(b'"F32"') == 1
+    path.write_bytes(data.replace(b'"F32"', b'"I32"', 1))  # as long, so that nothing else would have told
+    assert len(load_weights(path)) == len(STATE)
+    with pytest.raises(UserError, match="damaged, its checksum is another"):
+        check_sums(path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_a_pointer_has_no_checksum(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(UserError, match="a Git LFS pointer, not the file itself; run git lfs pull"):
         check_sums(tmp_path / name)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,18 @@ def half(value, file):
 torch.save = half
 sys.exit(train_pytorch.main(sys.argv[2:]))
 """
+
+
+def a_state(step: int) -> dict[str, Any]:
+    """The parts of a state, of next to nothing."""
+    parts: dict[str, Any] = dict.fromkeys(checkpoints.STATE_KEYS)
+    return parts | {"model": {"head.bias": torch.zeros(2)}, "progress": {"step": step}}
+
+
+def step_of_newest(folder: Path) -> int:
+    state = checkpoints.newest_state(folder, hint="")
+    assert state
+    return int(state["progress"]["step"])
 
 
 def flags(records: Path, folder: Path, *more: object) -> list[str]:
@@ -248,7 +261,7 @@ def test_a_state_with_other_groups_of_parameters_is_refused_in_one_sentence(
         path.unlink()
     checkpoints.save_state(folder, STEPS, state)
     assert train_pytorch.main(flags(records, folder, "--resume", "--epochs", 4)) == 2
-    assert "a version whose optimizer grouped the parameters otherwise" in error_line(capfd.readouterr().err)
+    assert "its state does not fit (" in error_line(capfd.readouterr().err)
 
 
 def test_what_is_refused_is_refused_before_a_model_is_built(
@@ -280,21 +293,52 @@ def test_a_state_with_a_flipped_bit_or_without_numbers_is_passed_over(
 ) -> None:
     newest = sorted(undisturbed.glob("resume_*.pt"))[-1]
     state = torch.load(newest, weights_only=True)
-    older = {"model": {"head.bias": torch.zeros(2)}, "step": 1}
+    older = a_state(1)
     checkpoints.save_state(tmp_path, 1, older)
     path = checkpoints.save_state(tmp_path, 2, state)
     data = bytearray(path.read_bytes())
     place = data.index(state["model"]["head.bias"].numpy().tobytes())
     data[place] ^= 1
     path.write_bytes(data)
-    found = checkpoints.newest_state(tmp_path, hint="")
-    assert found and found["step"] == 1
+    assert step_of_newest(tmp_path) == 1
     assert f"{path}: damaged, its checksum is another; passed over" in capsys.readouterr().err
-    path.unlink()
-    checkpoints.save_state(tmp_path, 3, older | {"model": {"head.bias": torch.tensor([0.0, float("nan")])}})
-    found = checkpoints.newest_state(tmp_path, hint="")
-    assert found and found["step"] == 1
-    assert "head.bias holds NaN or infinity" in capsys.readouterr().err
+    for name in ("model", "ema"):
+        path.unlink()
+        path = checkpoints.save_state(tmp_path, 3, older | {name: {"head.bias": torch.tensor([0.0, float("nan")])}})
+        assert step_of_newest(tmp_path) == 1
+        assert "head.bias holds NaN or infinity" in capsys.readouterr().err
+
+
+def test_another_programs_file_is_no_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints.save_state(tmp_path, 1, a_state(1))
+    for value in ({"epoch": 3, "model": {"head.bias": torch.zeros(2)}}, [torch.zeros(2)]):
+        torch.save(value, tmp_path / "resume_00000009.pt")
+        assert step_of_newest(tmp_path) == 1
+        assert "resume_00000009.pt: " in capsys.readouterr().err
+
+
+def test_a_state_of_another_version_is_an_error(
+    records: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed, folder)
+    newest = sorted(folder.glob("resume_*.pt"))[-1]
+    state = torch.load(newest, weights_only=True)
+    fewer_groups = state["optimizer"] | {"param_groups": state["optimizer"]["param_groups"][:-1]}
+    for change in ({"progress": state["progress"] | {"seconds": 1.0}}, {"optimizer": fewer_groups}):
+        torch.save(state | change, newest)
+        assert train_pytorch.main(flags(records, folder, "--resume")) == 2
+        line = error_line(capfd.readouterr().err)
+        assert f"{folder}: its state does not fit" in line and "or begin again" in line
+
+
+def test_what_makes_a_step_is_named_by_its_flags(
+    records: Path, undisturbed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train_pytorch.main(flags(records, undisturbed, "--resume", "--batch_size", 9)) == 2
+    line = error_line(capfd.readouterr().err)
+    assert "the number of images per step: the run that shall go on has 4, not 9" in line
+    assert "leave --batch_size and --grad_accumulation out and start as many processes as it had" in line
 
 
 def test_resuming_nothing(records: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -309,11 +353,11 @@ def test_a_run_is_not_begun_over_another(records: Path, undisturbed: Path, capfd
 
 def test_a_damaged_state_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for step in (1, 2, 3):
-        checkpoints.save_state(tmp_path, step, {"step": step})
+        checkpoints.save_state(tmp_path, step, a_state(step))
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["resume_00000002.pt", "resume_00000003.pt"]
-    assert checkpoints.newest_state(tmp_path, hint="") == {"step": 3}
+    assert step_of_newest(tmp_path) == 3
     (tmp_path / "resume_00000003.pt").write_bytes((tmp_path / "resume_00000003.pt").read_bytes()[:100])
-    assert checkpoints.newest_state(tmp_path, hint="") == {"step": 2}
+    assert step_of_newest(tmp_path) == 2
     assert "resume_00000003.pt: damaged" in capsys.readouterr().err
     (tmp_path / "resume_00000002.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"no resume_\*\.pt can be read; begin again"):
