@@ -26,7 +26,7 @@ from tqdm import tqdm
 from tagger import files
 from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
-from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, Danbooru
+from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, IMPLICATION_QUERY, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
 from tagger.formats.pairs import CAPTION_SUFFIX, captions_of, folders_of
 from tagger.formats.tag_lists import (
@@ -39,6 +39,7 @@ from tagger.formats.tag_lists import (
     tag_files,
     usable_tags,
 )
+from tagger.formats.tag_relations import IMPLICATION_COLUMNS, IMPLICATIONS_FILE, read_implications
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     CATEGORY_NUMBERS,
@@ -88,11 +89,12 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class DanbooruSource:
-    """The tags of Danbooru's list: those of some categories that at least `min_posts` posts have."""
+    """Danbooru's list of tags: those of some categories that at least `min_posts` posts have; or its implications."""
 
     connection: Connection
     categories: tuple[int, ...]
     min_posts: int
+    implications: bool
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,17 @@ class Output:
     @property
     def progress(self) -> Path:
         """What an interrupted listing of Danbooru's tags keeps."""
-        return self.path.with_name(f".{self.path.name}.danbooru.json")
+        return progress_of(self.path)
+
+    @property
+    def implications(self) -> Path:
+        """Where implications are written."""
+        return self.path.with_name(IMPLICATIONS_FILE)
+
+
+def progress_of(path: Path) -> Path:
+    """What an interrupted listing keeps beside the CSV that it is for."""
+    return path.with_name(f".{path.name}.danbooru.json")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
@@ -143,6 +155,11 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         default="general,character,artist",
         metavar="NAMES",
         help="which tags to list; there are also copyright and meta",
+    )
+    danbooru.add_argument(
+        "--implications",
+        action="store_true",
+        help=f"write {IMPLICATIONS_FILE} beside the CSV instead, for captions: which tags imply which",
     )
     danbooru.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
     danbooru.add_argument("--base-url", type=site_address, default=HOME, help="the site")
@@ -176,6 +193,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         help="wd: tag_id,name,category,count in WD v3's order, no other kinds, for tools that read by position",
     )
     arguments = parser.parse_args(argv)
+    if arguments.implications and not arguments.from_danbooru:
+        parser.error("--implications are Danbooru's: pass --from-danbooru, too")
     if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
         parser.error(
             "--append-to keeps the columns and the order of its CSV: leave out --format, --with-count and --overwrite"
@@ -197,7 +216,7 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
         connection = Connection(
             arguments.base_url, arguments.rate, login=arguments.login, api_key=arguments.api_key, names=FLAGS
         )
-        source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts)
+        source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts, arguments.implications)
     else:
         source = DatasetSource(
             arguments.dataset_folder, arguments.recursive, arguments.min_count, arguments.categories_from
@@ -309,6 +328,30 @@ def read_danbooru(source: DanbooruSource, progress: Path) -> Found:
     table = pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
     usable = table["name"].map(is_usable)
     return Found(table[usable], left_out=int((~usable).sum()), certain=frozenset(table["name"]))
+
+
+def write_implications(source: DanbooruSource, path: Path) -> str:
+    """Write Danbooru's implications, by name; what was done, in one line. An earlier file of them is replaced.
+
+    Raises:
+        UserError: something else stands there, or cannot be written; the server refuses or does not recover.
+    """
+    files.check_writable(path.parent, "name a CSV in another folder with --output-csv")
+    if path.exists():
+        read_implications(path, "it is no file of implications, and would be replaced; move it")
+    site = Danbooru(source.connection)
+    progress = progress_of(path)
+    identity = {"base_url": site.client.base_url, "query": IMPLICATION_QUERY}
+    rows, start = read_progress(progress, identity)
+    with tqdm(desc="listing", initial=len(rows), unit="implication", dynamic_ncols=True) as bar:
+        for found, position in site.implications(start):
+            rows += map(list, found)
+            bar.update(len(found))
+            write_json(progress, {**identity, "position": position, "rows": rows})
+    pairs = sorted(set(map(tuple, rows)))
+    write_csv(path, IMPLICATION_COLUMNS, pairs)
+    progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
+    return f"{path}: {counted(len(pairs), 'implication')}"
 
 
 def read_progress(path: Path, identity: Mapping[str, Any]) -> tuple[list[list[Any]], str]:
@@ -428,6 +471,9 @@ def write(output: Output, found: Found) -> str:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     source, output = make_settings(parse_arguments(argv))
+    if isinstance(source, DanbooruSource) and source.implications:
+        print(write_implications(source, output.implications))
+        return cli.DONE
     standing = check_output(source, output)
     if isinstance(source, DanbooruSource):
         found = read_danbooru(source, output.progress)

@@ -30,6 +30,7 @@ from tagger.formats.families.description import Hints
 from tagger.formats.families.engines import EngineMissing
 from tagger.formats.pairs import CAPTION_SUFFIX, caption_path
 from tagger.formats.tag_lists import TagReader, lookalikes, parse_tags
+from tagger.formats.tag_relations import IMPLICATIONS_FILE, read_implications
 from tagger.formats.thresholds import (
     FURTHER_KEYS,
     TAG_METRICS_FILE,
@@ -91,6 +92,7 @@ INSTALL = {
     "torch": "pip install -r requirements.txt, or take an ONNX model",
     "onnx": "pip install -r requirements-onnx.txt",
 }
+IMPLICATIONS_HINT = "generate_selected_tags.py --from-danbooru --implications writes it"
 ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
 RUN_HINTS = taggers.RunHints(
     predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
@@ -165,6 +167,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     captions.add_argument(
         "--replace", type=Path, metavar="CSV", help="other texts for tags: columns old and new; an empty new drops it"
     )
+    related = captions.add_mutually_exclusive_group()
+    related.add_argument(
+        "--prune",
+        choices=("implied",),
+        help=f"leave out what another tag implies, such as long_hair beside very_long_hair: by the {IMPLICATIONS_FILE} "
+        "beside the vocabulary",
+    )
+    related.add_argument("--expand", choices=("implied",), help="or add what the tags imply")
     captions.add_argument(
         "--caption_extension", type=caption_suffix, default=CAPTION_SUFFIX, metavar="EXT", help="in place of txt"
     )
@@ -304,6 +314,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         prepend=tuple(arguments.prepend),
         replacements=read_replacements(arguments.replace, "check --replace") if arguments.replace else {},
         rating=arguments.rating,
+        relation="prune" if arguments.prune else "expand" if arguments.expand else "none",
     )
     captions = CaptionSettings(
         style,
@@ -538,7 +549,8 @@ def outputs(settings: OutputSettings, images: int) -> Iterator[tuple[str, Path, 
 def files_read(tagger: Tagger) -> list[Path]:
     """All files of the models that may be read."""
     weights = [model.weights for model in tagger.models]
-    return [*tagger.files, *(path.with_name(name) for path in weights for name in (THRESHOLDS_FILE, TAG_METRICS_FILE))]
+    beside = [path.with_name(name) for path in weights for name in (THRESHOLDS_FILE, TAG_METRICS_FILE)]
+    return [*tagger.files, *beside, tagger.main.labels.with_name(IMPLICATIONS_FILE)]
 
 
 def check_outputs(settings: Settings, model: Sequence[Path], images: Sequence[Path]) -> None:
@@ -595,7 +607,7 @@ def write_answers(
     """
     output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
-    style = settings.captions.style.read_by(reader)
+    style = caption_style(settings.captions.style, reader, tagger.main.labels)
     ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
     captions = caption_files(settings.captions, Merging.of(style, reader, ratings))
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
@@ -627,6 +639,19 @@ def write_answers(
         cli.warn(captions.summary())
     tell_of_report(report)
     return counts
+
+
+def caption_style(style: Style, reader: TagReader, tags_csv: Path | None) -> Style:
+    """A style as a vocabulary spells its names, with the implications that lie beside it where they are asked for.
+
+    Raises:
+        UserError: they are missing or unusable.
+    """
+    style = style.read_by(reader)
+    if style.relation == "none":
+        return style
+    path = (tags_csv or Path(VOCABULARY_FILE)).with_name(IMPLICATIONS_FILE)
+    return replace(style, implications=read_implications(path, IMPLICATIONS_HINT).spelt_like(reader.known))
 
 
 def caption_files(settings: CaptionSettings, merging: Merging) -> CaptionFiles:
@@ -768,18 +793,18 @@ def tell_prompts(settings: Settings) -> int:
         return cli.INCOMPLETE if left_out else cli.DONE
     prompts = open_prompts(settings, vocabulary, tags_csv)
     assert prompts is not None  # they are all that is asked for
-    counts = write_prompts(paths, prompts, vocabulary, settings)
+    counts = write_prompts(paths, prompts, vocabulary, tags_csv, settings)
     if counts.left_out == counts.total:
         return cli.UNUSABLE
     return cli.INCOMPLETE if counts.left_out or left_out else cli.DONE
 
 
 def write_prompts(
-    images: Sequence[Path], prompts: "Prompts", vocabulary: Vocabulary | None, settings: Settings
+    images: Sequence[Path], prompts: "Prompts", vocabulary: Vocabulary | None, tags_csv: Path | None, settings: Settings
 ) -> Counts:
     """Print what each file says of its prompt, and write its caption and the report where they are asked for."""
     reader = TagReader(vocabulary.index if vocabulary else ())
-    style = settings.captions.style.read_by(reader)
+    style = caption_style(settings.captions.style, reader, tags_csv)
     captions = caption_files(settings.captions, Merging.of(style, reader))
     no_tags = Vocabulary((), ())  # for a page without a model's answers
     counts = Counts()

@@ -189,3 +189,57 @@ def test_wrong_arguments(
         code = int(end.code or 0)
     assert code == 2 and not booru.log
     assert capsys.readouterr().err.count("error:") == 1
+
+
+def implication(number: int, antecedent: Any, consequent: Any, **more: Any) -> dict[str, Any]:
+    names = {"antecedent_name": antecedent, "consequent_name": consequent}
+    return {"id": number, "status": "active", **names, **more}
+
+
+IMPLICATIONS = [
+    implication(9, "very_long_hair", "long_hair", antecedent_tag={"is_deprecated": False}, consequent_tag=None),
+    implication(8, "old", "older", status="deleted"),
+    implication(7, "cat_girl", "animal_ears"),
+    implication(6, "cat_girl", "gone", consequent_tag={"is_deprecated": True}),
+    implication(5, "gone", "cat_girl", antecedent_tag={"is_deprecated": True}),
+    implication(4, "a,b", "c d"),
+    implication(3, None, 7),
+    implication(2, "self", "self"),
+    implication(1, "=_=", "closed_eyes"),
+]
+
+
+def test_implications(booru: SampleBooru, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three a page; the third request of the first run is refused, and the second run goes on there."""
+    asked: list[str] = []
+
+    def answer(handler: Any, path: str, params: dict[str, str]) -> bool:
+        assert path == "/tag_implications.json" and params["search[status]"] == "active"
+        asked.append(params.get("page", ""))
+        if len(asked) == 3:
+            handler.send_body(403, b"<html>", "text/html", {"cf-mitigated": "challenge"})
+            return True
+        below = int(params.get("page", "b99")[1:])
+        handler.send_json(200, [row for row in IMPLICATIONS if row["id"] < below][:3])
+        return True
+
+    booru.intercept = answer  # type: ignore[method-assign]
+    output = tmp_path / "tag_implications.csv"
+    options = ("--output-csv", tmp_path / "tags.csv", "--implications")
+    assert generate(booru, *options) == 2
+    assert "403" in capsys.readouterr().err and not output.exists()
+    assert generate(booru, *options) == 0
+    assert asked == ["", "b7", "b4", "b4", "b1"]
+    assert output.read_text().splitlines() == [
+        *("antecedent,consequent", "=_=,closed_eyes", "cat_girl,animal_ears", "very_long_hair,long_hair")
+    ]
+    assert list(tmp_path.iterdir()) == [output]
+    assert generate(booru, *options) == 0  # an earlier one is replaced
+    output.write_text("mine,too\n")
+    assert generate(booru, *options) == 2
+    assert "no column antecedent" in capsys.readouterr().err and output.read_text() == "mine,too\n"
+
+
+def test_implications_are_danboorus() -> None:
+    with pytest.raises(SystemExit):
+        script.main(["--implications"])

@@ -588,6 +588,20 @@ def test_captions_of_another_extension_with_other_texts(example: Path, capsys: p
     assert "such as .caption" in error_line(capsys.readouterr().err)
 
 
+def test_implied_tags(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tag("--prune", "implied") == 2
+    error = error_line(capsys.readouterr().err)
+    assert "tag_implications.csv: missing; generate_selected_tags.py --from-danbooru --implications" in error
+    rows = ["m16a1_(girls'_frontline),1girl", "1girl,girl", "girl,1girl"]
+    write_csv(example / "tag_implications.csv", rows, "antecedent,consequent")
+    assert tag("--prune", "implied", *JSON) == 0
+    assert json_of(capsys)["caption"] == "m16a1_(girls'_frontline), artist_name_1"
+    assert tag("--expand", "implied", "--exclude_tags", "1girl", *JSON) == 0
+    assert json_of(capsys)["caption"] == "m16a1_(girls'_frontline), girl, artist_name_1"
+    with pytest.raises(SystemExit):
+        tag("--expand", "implied", "--prune", "implied")
+
+
 def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((example / "config.json").read_text())
     del config["tagger"]["tags_sha256"]

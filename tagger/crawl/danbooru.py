@@ -29,7 +29,12 @@ POST_FIELDS = (
 )
 TAGS_PER_PAGE = 1000  # the most that Danbooru lists at once
 TAG_FIELDS = "id,name,category,post_count,is_deprecated"
+IMPLICATION_FIELDS = (
+    "id,antecedent_name,consequent_name,status,antecedent_tag[is_deprecated],consequent_tag[is_deprecated]"
+)
 
+
+IMPLICATION_QUERY = {"search[status]": "active"}
 
 # Searches whose order is not that of ids, by which a listing is otherwise read from a cursor on.
 ORDERED = re.compile(r"(?<!\S)(order|ordfav|ordfavgroup|ordpool):(?!id\b|id_desc\b)\S+", re.IGNORECASE)
@@ -202,6 +207,23 @@ class Danbooru:
             found = (_read_tag(row, categories, min_posts) for row in page)
             yield [tag for tag in found if tag], f"b{min(row['id'] for row in page)}"
 
+    def implications(self, position: str = "") -> Iterator[tuple[list[tuple[str, str]], str]]:
+        """The implications in force among tags that are not deprecated, page by page, newest first.
+
+        Args:
+            position: as for `tags`.
+
+        Yields:
+            (antecedent, consequent) of a page, and the position behind it.
+
+        Raises:
+            Refused, Unreachable: see `Client.json`.
+        """
+        params: dict[str, str | int] = {"limit": TAGS_PER_PAGE, "only": IMPLICATION_FIELDS, **IMPLICATION_QUERY}
+        for page in self._pages("/tag_implications.json", position, params):
+            found = map(_read_implication, page)
+            yield [pair for pair in found if pair], f"b{min(row['id'] for row in page)}"
+
 
 def _check_rows(answer: object) -> None:
     """For `Client.json`: a list of objects with ids, without which no next page can be asked for."""
@@ -223,6 +245,20 @@ def _read_tag(row: Row, categories: Sequence[int], min_posts: int) -> Tag | None
     if category not in categories or posts < min_posts or row.get("is_deprecated"):
         return None
     return Tag(row["id"], name, category, posts)
+
+
+def _read_implication(row: Row) -> tuple[str, str] | None:
+    """(antecedent, consequent) of a row of /tag_implications.json, or None where it is not in force."""
+    pair = row.get("antecedent_name"), row.get("consequent_name")
+    if row.get("status") != "active":
+        return None
+    for name, tag in zip(pair, (row.get("antecedent_tag"), row.get("consequent_tag")), strict=True):
+        if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(", "):
+            return None
+        if isinstance(tag, dict) and tag.get("is_deprecated"):
+            return None
+    antecedent, consequent = map(str, pair)
+    return (antecedent, consequent) if antecedent != consequent else None
 
 
 def _tags(row: Row, category: str) -> list[str]:

@@ -25,11 +25,13 @@ from tagger.files import (
 )
 from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, caption_path
 from tagger.formats.tag_lists import TagReader, parse_tags, spell
+from tagger.formats.tag_relations import Implications
 
 SEPARATOR = ", "  # between the tags of a caption, and between the names of an artist string
 EXISTING = ("skip", "overwrite", "append")  # what may become of a txt that is there already
 RATING_PLACES = ("none", "first", "last")  # of the rating in a caption
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
+NO_IMPLICATIONS = Implications(())
 PATIENCE = 10  # seconds to wait for a folder in which another run is at work
 
 
@@ -117,6 +119,8 @@ class Style:
         spaces: blanks for underscores, but for emoticons.
         escape: backslashes before parentheses, which otherwise are weights to Stable Diffusion's interfaces.
         prepend: what no model knows, such as a trigger word; it begins every caption, as it is written.
+        relation: "prune" leaves out what another tag implies, "expand" adds what tags imply; "none".
+        implications: known for either.
         replacements: texts that stand for tags, as they are written; an empty one leaves its tag out.
         rating: where the likeliest rating stands in a caption, one of RATING_PLACES; first is behind `prepend`.
     """
@@ -127,6 +131,8 @@ class Style:
     spaces: bool = False
     escape: bool = False
     prepend: tuple[str, ...] = ()
+    relation: str = "none"
+    implications: Implications = NO_IMPLICATIONS
     replacements: Mapping[str, str] = field(default_factory=dict)
     rating: str = "none"
 
@@ -144,14 +150,29 @@ class Style:
 def in_order(names: Sequence[str], style: Style, facts: Facts) -> list[str]:
     """The tags that a style keeps, in its order, spelt as in the vocabulary.
 
-    The order of two tags does not depend on which others are there: the report relies on that.
+    Without relations the order of two tags does not depend on which others are there: the report relies on that.
 
     Args:
         names: by category, and within it by falling probability.
     """
     kept = ORDERS[style.order](list(filter(style.keeps, names)), facts)
-    first = [name for name in style.first if name in kept]
-    return first + [name for name in kept if name not in first]
+    related = with_relations(begun(kept, style), style)
+    return begun(related, style)
+
+
+def begun(names: Sequence[str], style: Style) -> list[str]:
+    """The names, those first that a style has first."""
+    first = [name for name in style.first if name in names]
+    return first + [name for name in names if name not in first]
+
+
+def with_relations(names: Sequence[str], style: Style) -> list[str]:
+    """The names without those that others imply, or with those that they imply, where a style asks for that."""
+    if style.relation == "prune":
+        return style.implications.pruned(names)
+    if style.relation == "expand":
+        return list(filter(style.keeps, style.implications.expanded(names)))
+    return list(names)
 
 
 def spelled(name: str, style: Style) -> str:

@@ -277,9 +277,10 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     places: dict[str, int] = {}
     for place, name in enumerate(name for group in tags.values() for name in group):
         places.setdefault(name, place)  # a name in two categories counts once, where it is first
+    unrelated = replace(style, relation="none")  # the page itself relates what passes its sliders
     data = {
         **groups,
-        "order": [places[name] for name in in_order(list(places), style, Facts.of(tags, rows))],
+        "order": [places[name] for name in in_order(list(places), unrelated, Facts.of(tags, rows))],
         "artist_strings": {
             weights: {
                 key: artist_pieces(entry.groups["artist"], key, replace(artists, weights=weights)) for key in SYNTAXES
@@ -317,14 +318,22 @@ def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
         spelling: (name, as a caption spells it) of all names that the style spells in another way.
         prepend: texts that begin every caption; prepended: the names that these are, in any spelling.
         rating: where the likeliest rating stands in a caption, see Style.
+        relation: see Style; implied: (name, the names that it leaves out or adds).
+        first: the names that come first where they are there.
     """
-    names = dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group)
+    find = style.implications.broader if style.relation == "prune" else style.implications.implied
+    shown = dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group)
+    implied = {name: [*filter(style.keeps, find(name))] for name in shown} if style.relation != "none" else {}
+    names = dict.fromkeys([*shown, *(other for others in implied.values() for other in others)])
     others = set(without_prepended(names, style))
     return {
         "spelling": [(name, text) for name in names if (text := spelled(name, style)) != name],
         "prepend": style.prepend,
         "prepended": [name for name in names if name not in others],
         "rating": style.rating,
+        "relation": style.relation,
+        "implied": [(name, found) for name, found in implied.items() if found],
+        "first": style.first,
     }
 
 

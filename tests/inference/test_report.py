@@ -438,6 +438,8 @@ STYLES = [
     ["--artist_string", "sdxl", "--always_first", "long_hair,saber_(fate),not_there", "--escape_parentheses"],
     ["--artist_string", "nai", "--prepend", "My_Style (x), LONG HAIR", "--rating", "first", "--underscores", "space"],
     ["--artist_string", "nai", "--tag_order", "prompt", "--replace", "{folder}/new.csv"],
+    ["--artist_string", "nai", "--prune", "implied"],
+    ["--artist_string", "nai", "--expand", "implied", "--always_first", "person,@_@", "--underscores", "space"],
     ["--artist_string", "nai", "--prepend", "__proto__", "--rating", "last"],
 ]
 
@@ -459,6 +461,15 @@ def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLDS))
     texts = ["1girl,a girl", "long_hair,a girl", "solo,", "__proto__,<b>constructor"]
     write_csv(tmp_path / "new.csv", texts, "old,new")
+    pairs = [
+        "1girl,solo",
+        "solo,person",
+        "long_hair,constructor",
+        "third_artist,__proto__",
+        "@_@,1girl",
+        "person,long_eyes",
+    ]
+    write_csv(tmp_path / "tag_implications.csv", pairs, "antecedent,consequent")
     for number in range(2):
         draw(tmp_path / f"{number}.jpg", number)
     return tmp_path

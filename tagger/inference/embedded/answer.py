@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tagger.cli import counted
-from tagger.files import read_csv
+from tagger.formats.tag_relations import ALIASES_FILE, read_aliases
 from tagger.formats.vocabulary import ARTIST, Vocabulary
 from tagger.inference.artist_strings import ArtistSettings, weighted_string
 from tagger.inference.captions import Facts, Style, in_order, make_caption
 from tagger.inference.embedded.artists import Artist, Lookup, find_tags
 from tagger.inference.embedded.generators import title_of
 from tagger.inference.embedded.reading import Embedded, read_embedded
-
-ALIASES_FILE = "tag_aliases.csv"  # beside a vocabulary: `alias,name`, an old name and today's
-
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
@@ -37,17 +34,6 @@ def make_lookup(vocabulary: Vocabulary | None, tags_csv: Path | None) -> Lookup:
             (artists if category == ARTIST else others).add(name)
     aliases = tags_csv.with_name(ALIASES_FILE) if tags_csv else None
     return Lookup(artists, others, read_aliases(aliases) if aliases and aliases.exists() else {})
-
-
-def read_aliases(path: Path) -> dict[str, str]:
-    """Today's name by old name, from the columns `alias` and `name`.
-
-    Raises:
-        UserError: missing, not UTF-8, not CSV, or without one of the columns.
-    """
-    header, rows = read_csv(path, f"give it the columns alias and name, or remove {path.name}", ("alias", "name"))
-    alias_at, name_at = header.index("alias"), header.index("name")
-    return {row[alias_at]: row[name_at] for _, row in rows if row[alias_at] and row[name_at]}
 
 
 # --- an answer ------------------------------------------------------------------------------------------------------
