@@ -23,7 +23,7 @@ from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
 from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import first_not_finite
 from tagger.training import checkpoints, cost
-from tagger.training.data import Batch, Split, mixup, seed_step, to_device
+from tagger.training.data import Batch, Split, in_order, mixup, seed_step, to_device
 from tagger.training.distributed import World
 from tagger.training.evaluation import Evaluation
 from tagger.training.frozen import FrozenHead
@@ -149,7 +149,7 @@ class Trainer:
         """What the model is fed: float32 pixels (N, 3, H, W), or for a frozen backbone its features (N, D)."""
         if isinstance(self.model, FrozenHead):
             return batch[0].float()
-        return normalise(batch[0], self.preparation)
+        return normalise(in_order(batch[0], self.preparation), self.preparation)
 
     def autocast(self) -> torch.autocast:
         # RoPE tables and the loss stay float32: autocast, never model.to(bfloat16).
