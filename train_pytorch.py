@@ -142,7 +142,13 @@ def add_model_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute activations: less memory, a third more time"
     )
-    group.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster steps on a GPU")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="torch.compile: minutes to start, then faster steps (default: on a CUDA GPU, where it works)",
+    )
+    group.add_argument("--no_compile", action="store_false", dest="compile", default=None, help="start at once")
 
 
 def add_recipe_flags(parser: cli.ArgumentParser) -> None:
@@ -893,6 +899,7 @@ def run(settings: TrainingSettings, state: dict[str, Any] | None, world: World) 
             return
         begin_or_go_on(trainer, state)
         if settings.recipe.epochs:
+            trainer.compile()
             try:
                 train(trainer)
             except Stopped:

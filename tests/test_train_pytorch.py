@@ -565,6 +565,29 @@ def test_a_compiled_model_learns_the_same(records: Path, tmp_path: Path, monkeyp
     torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("shallow")
+def test_a_model_that_cannot_be_compiled_learns_without(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def failing(network: Any, **options: Any) -> Any:
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler was found\nand much more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", failing)
+    weights = []
+    for name, flags in {"eager": ["--no_compile"], "failing": ["--compile"]}.items():
+        assert train(records, tmp_path / name, *flags) == 0
+        weights.append(torch.load(tmp_path / name / "eva02_tiny_best.pth", weights_only=True))
+    said = [line for line in capfd.readouterr().err.splitlines() if "torch.compile" in line]
+    assert said == [
+        "train_pytorch.py: torch.compile does not work here (RuntimeError: no compiler was found); training goes on "
+        "without it"
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--hflip", 1), ("--crop_min", 0.5), ("--seed", 3)])
 def test_augmentation_flags_reach_the_training_images_and_not_the_validation(
     records: Path, tmp_path: Path, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, flag: str, value: float

@@ -94,7 +94,7 @@ def open_records(root: Path, image_size: int, hint: str, repair_hint: str = WRIT
 
 
 class TaggedImages(Dataset[Sample | UserError]):
-    """Pixels and label indices by (epoch, number); what it yields is a pure function of these and the seed.
+    """Pixels in RGB and label indices by (epoch, number); what it yields is a pure function of these and the seed.
 
     Args:
         records: N records by number.
@@ -150,7 +150,7 @@ class TaggedImages(Dataset[Sample | UserError]):
             hole = round(self.image_size * math.sqrt(self.cutout))
             x, y = random.integers(0, self.image_size - hole, size=2, endpoint=True)
             pixels[y : y + hole, x : x + hole] = GREY
-        return pixels.flip(2) if self.preparation.channel_order == "BGR" else pixels, list(record.labels)
+        return pixels, list(record.labels)
 
 
 def decode(data: bytes) -> Tensor:
@@ -377,6 +377,14 @@ def to_device(batches: Iterable[Batch | UserError], device: torch.device) -> Ite
         ready = coming
     if ready is not None:
         yield ready
+
+
+def in_order(pixels: Tensor, preparation: Preparation) -> Tensor:
+    """Batches of TaggedImages (N, H, W, 3) in the model's order of channels.
+
+    Done where the model computes: for a decoding process it is a quarter of its work, for a GPU nothing.
+    """
+    return pixels.flip(3) if preparation.channel_order == "BGR" else pixels
 
 
 def _move(batch: Batch | UserError, device: torch.device) -> Batch:

@@ -22,7 +22,7 @@ from tagger.device import normalise
 from tagger.files import replacing
 from tagger.formats.records import RecordFile, RecordFiles
 from tagger.preparation import Preparation
-from tagger.training.data import Sample, TaggedImages, make_loader, to_device
+from tagger.training.data import Sample, TaggedImages, in_order, make_loader, to_device
 from tagger.training.distributed import World
 
 FOLDER = "features"  # in the output folder
@@ -169,7 +169,7 @@ def fill(
             for first, last in chunks:
                 parts: list[Tensor] = []
                 while sum(map(len, parts)) < last - first:
-                    parts.append(extract(next(pixels)[0]))
+                    parts.append(extract(in_order(next(pixels)[0], preparation)))
                     bar.update(len(parts[-1]))
                 store.write(view, first, torch.cat(parts))
     world.wait()

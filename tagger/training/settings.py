@@ -58,7 +58,7 @@ class ModelSettings:
         unfreeze_last: train the head and so many blocks before it; None trains all.
         train_old_tags: with a frozen backbone, train the rows of the tags too that `pretrained` knows.
         grad_checkpointing: recompute activations in the backward pass instead of keeping them.
-        compile: run the model through torch.compile.
+        compile: run the model through torch.compile, where that works; None: on CUDA.
     """
 
     model: str | None = None
@@ -69,7 +69,7 @@ class ModelSettings:
     unfreeze_last: Decisive[int | None] = None
     train_old_tags: Decisive[bool] = False
     grad_checkpointing: Remembered[bool] = False
-    compile: bool = False
+    compile: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
 from tagger.formats.vocabulary import Vocabulary
 from tagger.formats.weights import first_not_finite
 from tagger.training import checkpoints, cost
-from tagger.training.data import Batch, Split, mixup, seed_step, to_device
+from tagger.training.compiling import compiled
+from tagger.training.data import Batch, Split, in_order, mixup, seed_step, to_device
 from tagger.training.distributed import World
 from tagger.training.evaluation import Evaluation
 from tagger.training.frozen import FrozenHead
@@ -113,9 +114,6 @@ class Trainer:
         self.network: Any = model
         if world.size > 1:
             self.network = DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
-        if settings.model.compile:
-            # Not dynamic: an epoch's last batch, which is smaller, would make all later ones run a slower graph.
-            self.network = torch.compile(self.network, dynamic=False)
         self.progress = Progress()
         self.history: list[dict[str, float]] = []  # the rows of metrics.csv
         self.report: list[str] = []  # how the best epoch's thresholds do
@@ -151,11 +149,36 @@ class Trainer:
         """What the model is fed: float32 pixels (N, 3, H, W), or for a frozen backbone its features (N, D)."""
         if isinstance(self.model, FrozenHead):
             return batch[0].float()
-        return normalise(batch[0], self.preparation)
+        return normalise(in_order(batch[0], self.preparation), self.preparation)
 
     def autocast(self) -> torch.autocast:
         # RoPE tables and the loss stay float32: autocast, never model.to(bfloat16).
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def compile(self) -> None:
+        """Run the steps that follow through torch.compile, if the settings or the device ask for it and it works.
+
+        Takes minutes on a GPU. The run is the same with it and without, but for rounding.
+        """
+        wanted = self.settings.model.compile
+        if isinstance(self.model, FrozenHead) or not (self.device.type == "cuda" if wanted is None else wanted):
+            return
+        size, images = self.settings.data.image_size, self.train_split.batches.batch_size
+        kept = {name: buffer.clone() for name, buffer in self.model.named_buffers()}  # what a BatchNorm counts
+
+        def trial(network: Any) -> None:
+            # DDP's sums would wait for a process in which it failed.
+            with self.network.no_sync() if self.world.size > 1 else contextlib.nullcontext():
+                with self.autocast():
+                    logits = network(torch.zeros(images, 3, size, size, device=self.device))
+                logits.float().sum().backward()
+
+        self.model.train()
+        self.network = compiled(self.network, trial, self.world)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(kept[name])
 
     def train_epoch(self) -> float:
         """What is left of an epoch's pass over the training split; the mean loss per image.

@@ -18,6 +18,7 @@ from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import RecordFile, RecordFiles
 from tagger.preparation import on_white_square
+<<<<<<< HEAD
 from tagger.training.data import (
     EpochBatches,
     TaggedImages,
@@ -28,6 +29,9 @@ from tagger.training.data import (
     seed_step,
     validation_subset,
 )
+=======
+from tagger.training.data import EpochBatches, TaggedImages, collate, decode, in_order, make_loader, mixup, seed_step
+>>>>>>> h2-gpu
 from tests.conftest import STORED_SIZE
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
@@ -151,8 +155,13 @@ def test_unaugmented_images_are_the_stored_ones(records: Path) -> None:
 
 
 def test_channel_order_is_the_configs(records: Path) -> None:
-    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), on_white_square(STORED_SIZE, channel_order="BGR"))
-    assert np.array_equal(pixels_of(opened(records), 1, 0)[..., ::-1], pixels_of(in_bgr, 1, 0))
+    rgb, bgr = (on_white_square(STORED_SIZE, channel_order=order) for order in ("RGB", "BGR"))
+    pixels = torch.from_numpy(pixels_of(opened(records), 1, 0)).unsqueeze(0)
+    assert torch.equal(in_order(pixels, rgb), pixels)
+    assert torch.equal(in_order(pixels, bgr), pixels[..., [2, 1, 0]])
+    # What is stored is RGB, whatever the model wants: the flip happens once.
+    in_bgr = TaggedImages(RecordFiles([records / TRAIN]), bgr)
+    assert np.array_equal(pixels_of(in_bgr, 1, 0), pixels_of(opened(records), 1, 0))
 
 
 def test_hflip_mirrors(records: Path) -> None:
