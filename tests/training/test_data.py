@@ -18,20 +18,17 @@ from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import RecordFile, RecordFiles
 from tagger.preparation import on_white_square
-<<<<<<< HEAD
 from tagger.training.data import (
     EpochBatches,
     TaggedImages,
     collate,
     decode,
+    in_order,
     make_loader,
     mixup,
     seed_step,
     validation_subset,
 )
-=======
-from tagger.training.data import EpochBatches, TaggedImages, collate, decode, in_order, make_loader, mixup, seed_step
->>>>>>> h2-gpu
 from tests.conftest import STORED_SIZE
 
 TRAIN = Path("record_shards_train", "aibooru_train.tfrecord")
