@@ -107,6 +107,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     given = parser.add_argument_group("images")
     given.add_argument("--image_file", type=Path, nargs="+", metavar="PATH", default=[], help="images and folders")
     given.add_argument("--recursive", action="store_true", help="also what is in the folders' folders")
+    given.add_argument(
+        "--max_pixels",
+        type=cli.positive_int,
+        metavar="N",
+        help="leave out larger images, which may be decompression bombs (default: 89 million)",
+    )
     given.add_argument("--batch_size", type=cli.positive_int, default=8, help="images at a time")
     add_model_arguments(parser)
     thresholds = parser.add_argument_group("thresholds", "a tag passes when its probability is above")
@@ -325,7 +331,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
     )
     only_report = arguments.report and not arguments.output_format
     return Settings(
-        images=ImageSettings(tuple(arguments.image_file), arguments.recursive),
+        images=ImageSettings(tuple(arguments.image_file), arguments.recursive, arguments.max_pixels),
         model=ModelSettings(
             path=arguments.model_path,
             repository=arguments.model_repo,
@@ -877,6 +883,10 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
+    if settings.images.max_pixels:
+        from tagger import images  # late: it imports Pillow, which an answer from the cache does not need
+
+        images.limit_pixels(settings.images.max_pixels)
     if settings.embedded == "only":
         return tell_prompts(settings)
     with open_cache(settings.use_cache) as cache:

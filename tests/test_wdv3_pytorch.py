@@ -776,6 +776,20 @@ def test_a_corrupt_and_a_transparent_image(
         assert clear[group] == pytest.approx(white[group], abs=1e-6)
 
 
+def test_larger_images_are_left_out(
+    checkpoint: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back behind the test
+    with Image.open(dataset / "03.jpg") as picture:
+        pixels = picture.width * picture.height
+    arguments = [*arguments_for(checkpoint, dataset / "03.jpg"), "--no_cache", "--max_pixels"]
+    assert script.main([*arguments, str(pixels)]) == 0
+    capsys.readouterr()
+    assert script.main([*arguments, str(pixels - 1)]) == 2
+    captured = capsys.readouterr()
+    assert "03.jpg" in captured.err and "pixels" in captured.err and captured.out == ""
+
+
 @pytest.mark.parametrize("damage", ["missing", "garbage", "other model"])
 def test_unusable_weights_are_one_line(
     checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str

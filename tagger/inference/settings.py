@@ -1,6 +1,6 @@
 """What a run of the tagger is asked for, sorted by whom it concerns.
 
-settings = Settings(images=ImageSettings((Path("pictures"),), recursive=True), model=…)
+settings = Settings(images=ImageSettings((Path("pictures"),), recursive=True, max_pixels=None), model=…)
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,17 @@ EMBEDDED = ("off", "first", "only")
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which images: files and folders, and whether their folders count too."""
+    """Which images.
+
+    Attributes:
+        paths: files and folders.
+        recursive: whether folders in folders count, too.
+        max_pixels: larger images are not decoded, but left out; None for the usual limit.
+    """
 
     paths: tuple[Path, ...]
     recursive: bool
+    max_pixels: int | None
 
 
 @dataclass(frozen=True)
