@@ -96,9 +96,7 @@ IMPLICATIONS_HINT = "generate_selected_tags.py --from-danbooru --implications wr
 ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
 RUN_HINTS = taggers.RunHints(
     predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
-    engine=EngineHints(
-        device="pass --device cpu", memory="halve --batch_size", precision="leave --precision bfloat16 out"
-    ),
+    engine=EngineHints(device="pass --device cpu", memory="halve --batch_size", precision="leave --precision out"),
 )
 
 
@@ -228,7 +226,8 @@ def add_model_arguments(parser: cli.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="bfloat16: faster where the processor knows it, probabilities differ by a few thousandths",
+        help="bfloat16: faster where the processor knows it, probabilities differ by a few thousandths; tf32: for CUDA "
+        "GPUs, between the two",
     )
     model.add_argument("--no_cache", action="store_true", help="neither take nor keep probabilities")
 

@@ -195,6 +195,7 @@ STAGES = (
 def measure_training(deadline: float) -> None:
     device = torch.device("cuda")
     peak = cost.peak_flops(device)
+    torch.set_float32_matmul_precision("high")  # as train_pytorch.py does
     for image_size, dropout in SIZES.items():
         print(f"training, {MODEL}, {image_size} px, {BATCH_SIZE} images, patch dropout {dropout:g}")
         for name, method, batched, compiled in STAGES:
@@ -241,7 +242,7 @@ def measure_inference(deadline: float) -> None:
             model = models.build(models.make_config(MODEL, image_size, CLASSES)).eval()
         images = torch.randn(BATCH_SIZE, 3, image_size, image_size, device="cuda")
         for name in ("float32", "float32, TF32", "bfloat16"):
-            torch.backends.cuda.matmul.allow_tf32 = name.endswith("TF32")
+            torch.set_float32_matmul_precision("high" if name.endswith("TF32") else "highest")
             with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, name == "bfloat16"):
                 rate = BATCH_SIZE / seconds(lambda model=model, images=images: model(images))  # type: ignore[misc]
             print(f"inference, {image_size} px, {name:<14} {rate:8.1f} images/s")

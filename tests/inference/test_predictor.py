@@ -6,7 +6,7 @@ python -m pytest tests/inference/test_predictor.py
 import math
 import sqlite3
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
+from tagger.inference.engines import torch_engine
 from tagger.inference.engines.protocol import EngineHints, EngineSettings
 from tagger.inference.engines.torch_engine import TorchEngine
 from tagger.inference.predictor import Hints, Predictor, Result, is_finite, pooled, predictions
@@ -185,6 +186,35 @@ def test_bfloat16_differs_little(checkpoint: Path, dataset: Path) -> None:
     )
     assert not isinstance(exact, UserError) and not isinstance(fast, UserError)
     assert exact != fast and sigmoid(fast) == pytest.approx(sigmoid(exact), abs=0.02)
+
+
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """float32 as torch begins with it, and as it was afterwards: a training before may have changed it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("exact_products")
+def test_tf32_is_for_cuda_alone(checkpoint: Path, dataset: Path) -> None:
+    torch.set_float32_matmul_precision("highest")  # the checkpoint may just have been trained
+    predictor = make_predictor(checkpoint / "eva02_tiny_best.pth", precision="tf32")
+    with pytest.raises(UserError, match="tf32: only CUDA GPUs know it, not cpu; choose float32"):
+        next(predictions([dataset / "03.jpg"], predictor, None, b""))
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.usefixtures("exact_products")
+def test_tf32_is_asked_for_before_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> torch.nn.Module:
+        raise UserError(f"products are {torch.get_float32_matmul_precision()}")  # this machine may have no GPU to go on
+
+    monkeypatch.setattr(torch_engine, "pick_device", lambda name, hint: torch.device("cuda"))
+    for precision, products in (("float32", "highest"), ("tf32", "high")):
+        with pytest.raises(UserError, match=f"products are {products}$"):
+            TorchEngine(load, PREPARATION, EngineSettings("cuda", precision))
 
 
 class OutOfMemory(torch.nn.Module):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREPARATION_KEY = "tagger.preparation"  # in the metadata of the graphs that this toolkit exports
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class EngineSettings:
 
     Attributes:
         device: one of DEVICES or GRAPH_DEVICES; auto is a GPU where there is one.
-        precision: one of PRECISIONS; "bfloat16" is faster, and probabilities differ in the third digit.
+        precision: one of PRECISIONS; "bfloat16" is faster, and probabilities differ in the third digit;
+            "tf32" is float32 whose products a CUDA GPU takes of numbers with 10 bits after the point.
     """
 
     device: str = "auto"

@@ -25,7 +25,7 @@ class TorchEngine:
         preparation: of its pixels.
 
     Raises:
-        UserError: the device is not there, or the weights cannot be loaded.
+        UserError: the device or its precision is not there, or the weights cannot be loaded.
     """
 
     def __init__(
@@ -37,6 +37,10 @@ class TorchEngine:
     ) -> None:
         self.preparation, self.hints, self.precision = preparation, hints, settings.precision
         self._device = pick_device(settings.device, hints.device)
+        if self.precision == "tf32":
+            if self._device.type != "cuda":
+                raise UserError(f"tf32: only CUDA GPUs know it, not {self._device}; {hints.precision}")
+            torch.set_float32_matmul_precision("high")
         module = load()
         if self.precision == "bfloat16":
             for layer in module.modules():
