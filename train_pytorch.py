@@ -787,10 +787,12 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
     """
     run, folder = settings.run, settings.run.output_dir
     hint = "name a tagger with --pretrained"
-    source = pretrained.read(settings.model.pretrained or str(folder))
-    if source.vocabulary is None:
-        raise UserError(f"{source.name}: no tags beside it; {hint}")
     with locked_folder(folder, "wait for it, or name another --output_dir"):
+        if not settings.model.pretrained:
+            teaching.complete(folder)
+        source = pretrained.read(settings.model.pretrained or str(folder))
+        if source.vocabulary is None:
+            raise UserError(f"{source.name}: no tags beside it; {hint}")
         model = pretrained.load_as_it_is(source, models.build)
         bfloat16 = features.runs_bfloat16(device)
         made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
@@ -806,6 +808,7 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
                 del found.pictures[name]
             extract = features.extractor(model, source.shown, device, bfloat16)
             problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
+            examples.write(path)  # before the head has their rows, or a killed run would leave rows that nobody taught
         forgotten = set(map(TagReader(set(examples.names)).name, run.unteach))
         problems += [f"{name}: not among the taught artists" for name in sorted(forgotten - set(examples.names))]
         examples.keep(row for row, name in enumerate(examples.names) if name not in forgotten)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tagger import images
-from tagger.files import UserError, replacing, write_csv
+from tagger.files import UserError, replacing, write_csv, write_json
+from tagger.formats.checkpoint import CONFIG_FILE, OUR_KEY, read_config
 from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES
 from tagger.formats.tag_lists import TagReader, is_usable, read_tags
-from tagger.formats.vocabulary import ARTIST, Vocabulary
+from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.preparation import Preparation
 from tagger.training import discriminant
 
@@ -269,6 +270,17 @@ def lines_of(told: Sequence[Taught]) -> list[str]:
         for each in sorted(told, key=lambda each: (-each.first, -each.probability, each.name))
     ]
     return lines
+
+
+def complete(folder: Path) -> None:
+    """Let config.json follow the vocabulary of a taught model, where a killed run wrote the one and not the other."""
+    if not (folder / EXAMPLES_FILE).exists():
+        return
+    config, vocabulary = read_config(folder / CONFIG_FILE), read_vocabulary(folder / VOCABULARY_FILE)
+    if config[OUR_KEY].get("tags_sha256") != vocabulary.sha256:
+        config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(vocabulary)
+        config[OUR_KEY]["tags_sha256"] = vocabulary.sha256
+        write_json(folder / CONFIG_FILE, config)
 
 
 def with_rows(model: nn.Module, base: int, rows: discriminant.Rows) -> nn.Module:

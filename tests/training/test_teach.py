@@ -129,7 +129,7 @@ sys.exit(train_pytorch.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("after", [1, 7, 12, 13, 14, 15, 16])
+@pytest.mark.parametrize("after", [1, 7, 13, 14, 15, 16, 17])
 def test_killed_at_any_file_and_run_again(
     after: int, checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +141,27 @@ def test_killed_at_any_file_and_run_again(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert train_pytorch.main(command) == 0
     assert same_weights(tmp_path / "out", taught)
+
+
+@pytest.mark.parametrize("after", [1, 4, 5, 6, 7, 8, 9])
+def test_killed_while_artists_are_added_without_the_base(
+    after: int, checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
+) -> None:
+    names = [name.replace("_", " ") for name in ARTISTS]
+    for part, chosen in (("first", names[1:]), ("second", names[:1])):
+        (tmp_path / part).mkdir()
+        for name in chosen:
+            (tmp_path / part / name).symlink_to(lessons / name)
+    output = tmp_path / "out"
+    assert teach(checkpoint, output, "--teach", tmp_path / "first") == 0
+    command = ["--teach", str(tmp_path / "second"), "--output_dir", str(output), "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    code = [sys.executable, "-c", KILLED, str(after), *command]
+    done = subprocess.run(code, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert train_pytorch.main(command) == 0
+    assert same_weights(output, taught)
+    assert read_vocabulary(output / "selected_tags.csv").names == read_vocabulary(taught / "selected_tags.csv").names
 
 
 def test_bad_pictures_and_names_are_left_out(checkpoint: Path, lessons: Path, tmp_path: Path, capsys: Any) -> None:
