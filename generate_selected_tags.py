@@ -12,10 +12,11 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 # isort: split
 
+import functools
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -316,14 +317,9 @@ def read_danbooru(source: DanbooruSource, progress: Path) -> Found:
         UserError: the server refuses or does not recover.
     """
     site = Danbooru(source.connection)
-    query = site.tag_query(source.categories, source.min_posts)
-    identity = {"base_url": site.client.base_url, "query": query}
-    rows, start = read_progress(progress, identity)
-    with tqdm(desc="listing", initial=len(rows), unit="tag", dynamic_ncols=True) as bar:
-        for found, position in site.tags(source.categories, source.min_posts, start):
-            rows += map(list, found)
-            bar.update(len(found))
-            write_json(progress, {**identity, "position": position, "rows": rows})
+    identity = {"base_url": site.client.base_url, "query": site.tag_query(source.categories, source.min_posts)}
+    list_from = functools.partial(site.tags, source.categories, source.min_posts)
+    rows = list_resumably(list_from, identity, progress, "tag")
     ratings = [[rating_id(name), name, RATING, 0] for name in RATING_NAMES]
     table = pd.DataFrame(ratings + rows, columns=WD_COLUMNS)
     usable = table["name"].map(is_usable)
@@ -342,16 +338,37 @@ def write_implications(source: DanbooruSource, path: Path) -> str:
     site = Danbooru(source.connection)
     progress = progress_of(path)
     identity = {"base_url": site.client.base_url, "query": IMPLICATION_QUERY}
-    rows, start = read_progress(progress, identity)
-    with tqdm(desc="listing", initial=len(rows), unit="implication", dynamic_ncols=True) as bar:
-        for found, position in site.implications(start):
-            rows += map(list, found)
-            bar.update(len(found))
-            write_json(progress, {**identity, "position": position, "rows": rows})
+    rows = list_resumably(site.implications, identity, progress, "implication")
     pairs = sorted(set(map(tuple, rows)))
     write_csv(path, IMPLICATION_COLUMNS, pairs)
     progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return f"{path}: {counted(len(pairs), 'implication')}"
+
+
+def list_resumably(
+    list_from: Callable[[str], Iterable[tuple[Sequence[Sequence[Any]], str]]],
+    identity: Mapping[str, Any],
+    progress: Path,
+    unit: str,
+) -> list[list[Any]]:
+    """All rows of a listing; what a run that was killed had of it is not asked for again.
+
+    Args:
+        list_from: the pages from a position on, each with the position behind it.
+        identity: what is asked for, and where.
+        progress: a file that keeps what was listed so far.
+        unit: what a row is.
+
+    Raises:
+        UserError: the server refuses or does not recover, or the file is damaged.
+    """
+    rows, start = read_progress(progress, identity)
+    with tqdm(desc="listing", initial=len(rows), unit=unit, dynamic_ncols=True) as bar:
+        for found, position in list_from(start):
+            rows += map(list, found)
+            bar.update(len(found))
+            write_json(progress, {**identity, "position": position, "rows": rows})
+    return rows
 
 
 def read_progress(path: Path, identity: Mapping[str, Any]) -> tuple[list[list[Any]], str]:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 import models
 from models import MODELS, make_config
 from tagger.device import DEVICES, pick_device
-from tagger.files import UserError, check_output, check_writable, locked_folder, write_json, write_table
+from tagger.files import UserError, locked_folder, write_json, write_table
 from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
 from tagger.formats.records import ABOUT_FILE
 from tagger.formats.tag_lists import TagReader, parse_tags
@@ -47,7 +47,7 @@ from tagger.formats.vocabulary import (
     read_categories,
     write_vocabulary,
 )
-from tagger.formats.weights import check_finite, check_sums, load_weights, save_weights
+from tagger.formats.weights import load_sound_weights, save_weights
 from tagger.preparation import Preparation
 from tagger.training import checkpoints, cost, curves, discriminant, distributed, export, features, pretrained
 from tagger.training import teach as teaching
@@ -432,17 +432,9 @@ def check_outputs(settings: TrainingSettings, goes_on: bool) -> None:
         )
     if run.export_dir:
         hint = "name another --export_dir"
-        check_writable(run.export_dir, hint)
-        ours = checkpoints.is_ours(run.export_dir)
-        for name in (HUB_WEIGHTS, CONFIG_FILE, VOCABULARY_FILE):
-            check_output(
-                run.export_dir / name,
-                hint=hint,
-                inputs=inputs,
-                is_ours=lambda path: ours,
-                overwrite=run.overwrite,
-                overwrite_hint=f"{hint}, or pass --overwrite",
-            )
+        names, ours = (HUB_WEIGHTS, CONFIG_FILE, VOCABULARY_FILE), checkpoints.is_ours(run.export_dir)
+        overwrite_hint = f"{hint}, or pass --overwrite"
+        checkpoints.check_files(run.export_dir, names, ours, inputs, run.overwrite, hint, overwrite_hint)
 
 
 def check_teaching(settings: TrainingSettings) -> None:
@@ -451,25 +443,18 @@ def check_teaching(settings: TrainingSettings) -> None:
     Raises:
         UserError: the message names the file.
     """
-    run = settings.run
+    run, hint = settings.run, "name another --output_dir"
     # A run that was killed early has left its examples alone; what else has their name is found when they are read.
-    ours = checkpoints.is_ours(run.output_dir) or (run.output_dir / teaching.EXAMPLES_FILE).exists()
-    check_writable(run.output_dir, "name another --output_dir")
+    taught = (run.output_dir / teaching.EXAMPLES_FILE).exists()
+    ours = taught or checkpoints.is_ours(run.output_dir)
     source = Path(settings.model.pretrained or run.output_dir)
-    inputs = [] if source.resolve() == run.output_dir.resolve() else [source / name for name in checkpoints.OUTPUTS]
-    if settings.model.pretrained and source.exists() and source.resolve() == run.output_dir.resolve():
-        taught = (run.output_dir / teaching.EXAMPLES_FILE).exists()
-        if not taught and not run.overwrite:
-            raise UserError(f"{source}: would be replaced by itself with more tags; name another --output_dir")
-    for name in (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE):
-        check_output(
-            run.output_dir / name,
-            hint="name another --output_dir",
-            inputs=inputs,
-            is_ours=lambda path: ours,
-            overwrite=run.overwrite,
-            overwrite_hint="name another --output_dir, or pass --overwrite",
-        )
+    is_same = source.resolve() == run.output_dir.resolve()
+    if is_same and settings.model.pretrained and source.exists() and not (taught or run.overwrite):
+        raise UserError(f"{source}: would be replaced by itself with more tags; {hint}")
+    inputs = [] if is_same else [source / name for name in checkpoints.OUTPUTS]
+    names = (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE)
+    overwrite_hint = f"{hint}, or pass --overwrite"
+    checkpoints.check_files(run.output_dir, names, ours, inputs, run.overwrite, hint, overwrite_hint)
 
 
 def make_model(
@@ -767,10 +752,7 @@ def export_best(trainer: Trainer, folder: Path) -> None:
     if trainer.world.is_first:
         name = models.model_name(trainer.config)
         best = best_name(name) if trainer.settings.recipe.epochs else epoch_name(name, 0)
-        path = trainer.settings.run.output_dir / best
-        check_sums(path)
-        weights = load_weights(path)
-        check_finite(weights, path)
+        weights = load_sound_weights(trainer.settings.run.output_dir / best)
         export.write_folder(folder, trainer.model, weights, trainer.config, trainer.vocabulary)
         usual = own_preparation(trainer.config, CONFIG_FILE).is_white_square
         print(f"exported: {folder}" + ("" if usual else ", whose config.json says how its pixels are made"))

@@ -283,7 +283,7 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER = "version https://git-lfs.github.com/spec/"
 
 
 def check_pointer(path: Path) -> None:
@@ -293,8 +293,12 @@ def check_pointer(path: Path) -> None:
         UserError: it is one.
     """
     with open(path, "rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise UserError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull, or download the file")
+        _refuse_pointer(path, file.read(len(POINTER)).decode("latin-1"))
+
+
+def _refuse_pointer(path: Path | str, text: str) -> None:
+    if text.startswith(POINTER):
+        raise UserError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull, or download the file")
 
 
 def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-8") -> str:
@@ -308,15 +312,16 @@ def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-
         UserError: the file is missing, unreadable, not UTF-8, or a Git LFS pointer.
     """
     try:
-        check_pointer(Path(path))
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
+            text = file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {hint}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; {encoding_hint}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {hint}") from None
+    _refuse_pointer(path, text)
+    return text
 
 
 def read_json(path: Path | str, hint: str) -> dict[str, Any]:

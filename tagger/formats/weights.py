@@ -63,6 +63,18 @@ def load_weights(path: Path | str, hint: str = "check the path") -> dict[str, Te
     return weights
 
 
+def load_sound_weights(path: Path | str) -> dict[str, Tensor]:
+    """The same for what is trained on or handed on: its checksums are right, and all of it are numbers.
+
+    Raises:
+        UserError: see `load_weights`, `check_sums` and `check_finite`.
+    """
+    check_sums(path)
+    weights = load_weights(path)
+    check_finite(weights, path)
+    return weights
+
+
 def _state_dict(saved: Any) -> dict[str, Tensor] | None:
     """The weights in what torch.load gave, by timm's names."""
     for found in (saved, *(saved.get(key) for key in NESTED if isinstance(saved, dict))):

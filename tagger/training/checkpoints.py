@@ -125,8 +125,28 @@ def check_folder(
     worth_keeping = [path for path in earlier_checkpoints(folder) if path != state_path(folder, 0)]
     if worth_keeping and not overwrite:
         raise UserError(f"{folder}: holds {worth_keeping[0].name} of an earlier run; {resume_hint}")
-    ours = is_ours(folder)
-    for name in OUTPUTS:
+    check_files(folder, OUTPUTS, is_ours(folder), inputs, overwrite, hint, overwrite_hint)
+
+
+def check_files(
+    folder: Path,
+    names: Sequence[str],
+    ours: bool,
+    inputs: Sequence[Path],
+    overwrite: bool,
+    hint: str,
+    overwrite_hint: str,
+) -> None:
+    """Refuse to write files into a folder that cannot be written to, or where others of these names stand.
+
+    Args:
+        ours: whether those that stand there are of an earlier run.
+
+    Raises:
+        UserError: see `check_folder`, whose other arguments these are.
+    """
+    check_writable(folder, hint)
+    for name in names:
         check_output(
             folder / name,
             hint=hint,

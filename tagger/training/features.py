@@ -97,11 +97,6 @@ class FeatureStore:
         row: np.ndarray = self._maps[path][number - first]
         return row
 
-    def all(self, view: int) -> Tensor:
-        """The features of all images, (N, D) float16."""
-        chunks = [np.load(self.path(view, first)) for first in range(0, self.count, CHUNK)]
-        return torch.from_numpy(np.concatenate(chunks)) if chunks else torch.zeros(0, 0)
-
 
 class TaggedFeatures(Dataset[Sample]):
     """Features and label indices by (epoch, number), in place of TaggedImages: half of the epochs see an image flipped.

@@ -21,7 +21,7 @@ from tagger.formats.families import hub, registry
 from tagger.formats.families.description import Hints
 from tagger.formats.families.engines import EngineMissing
 from tagger.formats.vocabulary import Vocabulary
-from tagger.formats.weights import check_finite, check_sums, load_weights
+from tagger.formats.weights import load_sound_weights
 from tagger.preparation import WHITE, Pad, PadToSquare, Preparation
 
 HINTS = Hints(config="put the config.json that was published or written with these weights beside them", tags=None)
@@ -73,9 +73,7 @@ def read(name: str) -> Source:
         raise UserError(f"{name}: an ONNX graph cannot be trained; name weights, such as model.safetensors") from None
     assert found.config is not None  # what torch runs has one
     vocabulary = found.vocabulary if len(found.vocabulary) else None
-    check_sums(found.weights)
-    weights = load_weights(found.weights)
-    check_finite(weights, found.weights)
+    weights = load_sound_weights(found.weights)
     shown = found.preparation
     return Source(name, found.config, of_records(shown), shown, vocabulary, weights, found.assumptions)
 
@@ -90,6 +88,13 @@ def of_records(preparation: Preparation) -> Preparation:
     return preparation if pads else replace(preparation, stages=(PadToSquare(WHITE), *preparation.stages))
 
 
+def head_name(model: nn.Module) -> str:
+    """What a model calls its head. By the model, not by the config: published ones say null there."""
+    layer = model.get_classifier()  # type: ignore[operator]
+    name: str = next(name for name, module in model.named_modules() if module is layer)
+    return name
+
+
 def load_as_it_is(source: Source, build: Callable[[dict[str, Any]], nn.Module]) -> nn.Module:
     """The source's model with its own head.
 
@@ -102,10 +107,8 @@ def load_as_it_is(source: Source, build: Callable[[dict[str, Any]], nn.Module]) 
         UserError: the weights are those of another architecture.
     """
     model = build(source.config)
-    layer = model.get_classifier()  # type: ignore[operator]
-    classifier = next(name for name, module in model.named_modules() if module is layer)
-    rows = len(source.weights.get(f"{classifier}.bias", layer.bias))
-    if rows != len(layer.bias):
+    rows = len(source.weights.get(f"{head_name(model)}.bias", ()))
+    if rows not in (0, source.config["num_classes"]):
         model = build(source.config | {"num_classes": rows})
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in source.weights.items()})
@@ -122,14 +125,19 @@ def same_config(source: Source, name: str, vocabulary: Vocabulary) -> dict[str, 
         vocabulary: the source's tags and more.
     """
     config = copy.deepcopy(source.config)
-    config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(vocabulary)
-    config.pop("tags", None)  # the source's, which others take for the model's
-    ours = {"model": name, "channel_order": source.shown.channel_order, "tags_sha256": vocabulary.sha256}
-    config[OUR_KEY] |= ours
-    if not source.shown.is_white_square:
-        config[OUR_KEY]["preparation"] = source.shown.to_json()
-    config["pretrained_cfg"] |= {"mean": list(source.shown.mean), "std": list(source.shown.std)}
+    _say(config, name, vocabulary, source.shown)
     return config
+
+
+def _say(config: dict[str, Any], name: str, vocabulary: Vocabulary, preparation: Preparation) -> None:
+    """Put into a config which tags a model has and how its pixels are made."""
+    config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(vocabulary)
+    config["pretrained_cfg"] |= {"mean": list(preparation.mean), "std": list(preparation.std)}
+    config.pop("tags", None)  # the source's, which others take for the model's
+    config[OUR_KEY] |= {"model": name, "channel_order": preparation.channel_order, "tags_sha256": vocabulary.sha256}
+    config[OUR_KEY].pop("preparation", None)
+    if not preparation.is_white_square:
+        config[OUR_KEY]["preparation"] = preparation.to_json()
 
 
 def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -144,18 +152,11 @@ def adapt_config(source: Source, name: str, image_size: int, vocabulary: Vocabul
         vocabulary: the tags to train.
     """
     config = copy.deepcopy(source.config)
-    config["num_classes"] = len(vocabulary)
     config["model_args"] = model_args = config.get("model_args") or {}
     if "img_size" in model_args or config["pretrained_cfg"].get("fixed_input_size"):
         model_args["img_size"] = image_size
-    config["pretrained_cfg"] |= {"input_size": [3, image_size, image_size], "num_classes": len(vocabulary)}
-    preparation = source.preparation.with_side(image_size)
-    config["pretrained_cfg"] |= {"mean": list(preparation.mean), "std": list(preparation.std)}
-    config.pop("tags", None)  # the source's, which others take for the model's
-    config[OUR_KEY] |= {"model": name, "channel_order": preparation.channel_order, "tags_sha256": vocabulary.sha256}
-    config[OUR_KEY].pop("preparation", None)
-    if not preparation.is_white_square:
-        config[OUR_KEY]["preparation"] = preparation.to_json()
+    config["pretrained_cfg"]["input_size"] = [3, image_size, image_size]
+    _say(config, name, vocabulary, source.preparation.with_side(image_size))
     return config
 
 
@@ -170,9 +171,7 @@ def load_into(model: Any, source: Source, vocabulary: Vocabulary, frequency: Ten
     Raises:
         UserError: the weights are those of another architecture.
     """
-    # By the model, not by the config: published ones say null there.
-    layer = model.get_classifier()
-    classifier = next(name for name, module in model.named_modules() if module is layer)
+    layer, classifier = model.get_classifier(), head_name(model)
     head = {f"{classifier}.weight", f"{classifier}.bias"}
     weights = {name: tensor for name, tensor in source.weights.items() if name not in head}
     if isinstance(model, Eva):

@@ -24,10 +24,10 @@ from tagger.formats.tag_lists import TagReader, is_usable, read_tags
 from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.preparation import Preparation
 from tagger.training import discriminant
+from tagger.training.pretrained import head_name
 
 EXAMPLES_FILE = "taught.npz"
 REPORT_FILE = "taught.csv"
-LEAST_EXAMPLES = 2  # of an artist, or nothing can be said of how well it is known
 WARN_BELOW = 5
 SAVE_EVERY = 8  # pictures: what a kill costs at most
 
@@ -290,7 +290,7 @@ def with_rows(model: nn.Module, base: int, rows: discriminant.Rows) -> nn.Module
     with torch.no_grad():
         grown.weight.copy_(torch.cat([head.weight[:base], rows.weight.to(head.weight).reshape(-1, head.in_features)]))
         grown.bias.copy_(torch.cat([head.bias[:base], rows.bias.to(head.bias)]))
-    parent, _, name = next(path for path, module in model.named_modules() if module is head).rpartition(".")
+    parent, _, name = head_name(model).rpartition(".")
     setattr(model.get_submodule(parent), name, grown)
     return model
 

@@ -47,6 +47,15 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def divide(lessons: Path, folder: Path) -> None:
+    """The lessons in two folders: first, without one of the artists, and second, with that one."""
+    names = [name.replace("_", " ") for name in ARTISTS]
+    for part, chosen in (("first", names[1:]), ("second", names[:1])):
+        (folder / part).mkdir()
+        for name in chosen:
+            (folder / part / name).symlink_to(lessons / name)
+
+
 def teach(base: Path | None, output: Path, *more: object) -> int:
     start = ["--pretrained", str(base)] if base else []
     return train_pytorch.main([*start, "--output_dir", str(output), "--device", "cpu", *map(str, more)])
@@ -93,11 +102,7 @@ def test_the_report(taught: Path) -> None:
 def test_more_artists_later_and_all_at_once_are_the_same(
     checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
 ) -> None:
-    names = [name.replace("_", " ") for name in ARTISTS]
-    for part, chosen in (("first", names[1:]), ("second", names[:1])):
-        (tmp_path / part).mkdir()
-        for name in chosen:
-            (tmp_path / part / name).symlink_to(lessons / name)
+    divide(lessons, tmp_path)
     assert teach(checkpoint, tmp_path / "out", "--teach", tmp_path / "first") == 0
     assert not same_weights(tmp_path / "out", taught)
     assert (
@@ -147,11 +152,7 @@ def test_killed_at_any_file_and_run_again(
 def test_killed_while_artists_are_added_without_the_base(
     after: int, checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
 ) -> None:
-    names = [name.replace("_", " ") for name in ARTISTS]
-    for part, chosen in (("first", names[1:]), ("second", names[:1])):
-        (tmp_path / part).mkdir()
-        for name in chosen:
-            (tmp_path / part / name).symlink_to(lessons / name)
+    divide(lessons, tmp_path)
     output = tmp_path / "out"
     assert teach(checkpoint, output, "--teach", tmp_path / "first") == 0
     command = ["--teach", str(tmp_path / "second"), "--output_dir", str(output), "--device", "cpu"]
