@@ -377,7 +377,8 @@ def choose_shards(catalog: Catalog, tagging: Tagging, settings: Settings) -> Lay
     todo, stale = compare([*train, *val], settings.output)
     if stale and not settings.overwrite:
         path, change = next(iter(stale.items()))
-        hint = f"pass --overwrite to write anew what is affected ({counted(len(stale), 'file')}), or {ANOTHER_OUTPUT}"
+        affected = f"what is affected ({counted(len(stale), 'file')}) from {settings.folder}"
+        hint = f"pass --overwrite to write anew {affected}, or name another --dataset-folder or --output-path"
         raise UserError(f"{path}: {change}; {hint}")
     return Layout(train, val, todo, list(stale))
 

@@ -428,10 +428,12 @@ def check_output(source: DatasetSource | DanbooruSource, output: Output) -> Sequ
     else:
         files.check_output(path, hint=hint, inputs=inputs(source, path), overwrite=True)
     if path.exists() and not output.overwrite:
+        origin = ["--from-danbooru"] if isinstance(source, DanbooruSource) else ["--dataset-folder", str(source.folder)]
+        alone = cli.command_line(["generate_selected_tags.py", *origin, "--output-csv", "my_tags.csv"])
+        together = cli.command_line(["generate_selected_tags.py", *origin, "--append-to", str(path)])
         raise UserError(
-            f"{path}: exists, and may hold categories edited by hand; for the tags of a dataset alone, run "
-            f"generate_selected_tags.py --output-csv my_tags.csv; to add them to the tags that are there, "
-            f"generate_selected_tags.py --append-to {path}; or pass --overwrite to replace it"
+            f"{path}: exists, and may hold categories edited by hand; for these tags alone, run {alone}; "
+            f"to add them to the tags that are there, {together}; or pass --overwrite to replace it"
         )
     return ()
 

@@ -18,8 +18,6 @@ import argparse
 import contextlib
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -735,8 +733,7 @@ def tell_how_to_tag(run: RunSettings) -> None:
         script = Path(os.path.relpath(script))
     words = ["python", str(script), "--image_file", "PICTURE", "--model_path", str(run.output_dir)]
     words += ["--threshold_json", str(fitted)] if fitted.exists() else []
-    quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-    print(f"tag with it: {quoted}", file=sys.stderr)
+    print(f"tag with it: {cli.command_line(words)}", file=sys.stderr)
 
 
 def convert(trainer: Trainer) -> None:
@@ -770,7 +767,12 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
     run, folder = settings.run, settings.run.output_dir
     hint = "name a tagger with --pretrained"
     with locked_folder(folder, "wait for it, or name another --output_dir"):
+        path = folder / teaching.EXAMPLES_FILE
+        if run.unteach and not path.exists():
+            raise UserError(f"{folder}: no artist was taught there; name the folder of the teaching with --output_dir")
         if not settings.model.pretrained:
+            if not (folder / CONFIG_FILE).exists():  # nothing was taught there, or the first run was killed early
+                raise UserError(f"{folder}: no taught model there yet; {hint}")
             teaching.complete(folder)
         source = pretrained.read(settings.model.pretrained or str(folder))
         if source.vocabulary is None:
@@ -778,16 +780,18 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
         model = pretrained.load_as_it_is(source, models.build)
         bfloat16 = features.runs_bfloat16(device)
         made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
-        path = folder / teaching.EXAMPLES_FILE
         examples = teaching.Examples.read(path, made_by, "name another --output_dir")
         base = known_tags(source.vocabulary, examples)
         problems: list[str] = []
         if run.teach:
-            found = teaching.find_pictures(run.teach, categories_for(run.teach, source.vocabulary), "check --teach")
+            categories = categories_for(run.teach, source.vocabulary)
+            found = teaching.find_pictures(run.teach, categories, "name one with --teach")
             problems = found.problems
             for name in [name for name in found.pictures if name in source.vocabulary.names[:base]]:
                 problems.append(f"{name}: the model knows it already; leave it out of {run.teach}")
                 del found.pictures[name]
+            if not found.pictures:
+                raise UserError(f"{run.teach}: {source.name} knows all artists in it already; add others")
             extract = features.extractor(model, source.shown, device, bfloat16)
             problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
             examples.write(path)  # before the head has their rows, or a killed run would leave rows that nobody taught

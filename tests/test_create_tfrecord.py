@@ -133,6 +133,8 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     write_pair(folder, "latin.png", []).with_suffix(".txt").write_bytes("café".encode("latin-1"))
     write_txts(folder, no_image="general,only_in_a_txt", **{"._a": "macOS"})
     (folder / "notes.md").write_text("no image")
+    for own in ("crawl_state.json", "replace_blanks.undo.jsonl", "tag_categories.csv"):
+        (folder / own).write_text("name,category\n" if own.endswith(".csv") else "{}")
     write_csv(folder / "tag_categories.csv", ["ke-ta,1", "初音ミク,4", "solo,0", "sensitive,0"])
     (root / "selected_tags.csv").write_bytes(STANDING)
     return root, run_script("create_tfrecord.py", cwd=root)
@@ -159,7 +161,8 @@ def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None
         assert found[name].startswith(reason)
         assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
     assert "1 image equals another one" in done.stderr and "1 txt file has no image" in done.stderr
-    assert "no_image.txt" in done.stderr and "not read, for being neither pictures nor txt files: 1 .md" in done.stderr
+    assert "no_image.txt" in done.stderr
+    assert "not read, for being neither pictures nor txt files: 1 .md\n" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:

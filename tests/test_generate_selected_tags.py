@@ -294,8 +294,11 @@ def test_a_newcomer_is_told_which_two_commands_are_meant(
     monkeypatch.chdir(tmp_path)
     assert script.main([]) == 2
     line = error_line(capsys.readouterr().err)
-    commands = re.findall(r"generate_selected_tags\.py (--\S+ [^\s;]+)", line)
-    assert commands == ["--output-csv my_tags.csv", "--append-to selected_tags.csv"]
+    commands = re.findall(r"generate_selected_tags\.py (--[^;]+)", line)
+    assert commands == [
+        "--dataset-folder dataset --output-csv my_tags.csv",
+        "--dataset-folder dataset --append-to selected_tags.csv",
+    ]
     for command in commands:
         assert script.main(command.split()) == 0
     assert read_vocabulary("my_tags.csv").names[4] == "solo" and read_vocabulary(shipped).names[4] == "1girl"

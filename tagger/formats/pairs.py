@@ -17,6 +17,8 @@ OTHER_IMAGE_SUFFIXES = (
     *(".xcf", ".kra", ".clip", ".sai", ".cr2", ".nef", ".arw", ".dng"),
 )
 CAPTION_SUFFIX = ".txt"
+CRAWL_STATE_FILE = "crawl_state.json"  # how far a crawl into the folder has come
+UNDO_SUFFIX = ".undo.jsonl"  # what the captions were before they were tidied
 
 
 def caption_path(image: Path, suffix: str = CAPTION_SUFFIX) -> Path:

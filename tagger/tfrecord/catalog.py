@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from tagger.files import UserError
-from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES, folders_of
+from tagger.formats.pairs import CAPTION_SUFFIX, CRAWL_STATE_FILE, IMAGE_SUFFIXES, UNDO_SUFFIX, folders_of
 from tagger.formats.vocabulary import CATEGORIES_FILE
 from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
 
@@ -226,7 +226,7 @@ class Catalog:
         with contextlib.suppress(OSError):  # a link in a circle is no folder
             if entry.is_dir():
                 suffix = "/"
-        if entry.name != CATEGORIES_FILE:
+        if entry.name not in (CATEGORIES_FILE, CRAWL_STATE_FILE) and not entry.name.endswith(UNDO_SUFFIX):
             self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
 
     @staticmethod
