@@ -219,7 +219,7 @@ def test_what_is_refused(checkpoint: Path, taught: Path, lessons: Path, tmp_path
     ):
         assert teach(base, output, "--teach", folder) == 2
         assert words in error_line(capsys.readouterr().err)
-    assert teach(checkpoint, tmp_path / "a", "--unteach", "aoi") == 2
+    assert teach(checkpoint, tmp_path / "b", "--unteach", "aoi") == 2
     assert "no artist was taught there; name the folder of the teaching" in error_line(capsys.readouterr().err)
     with locked_folder(taught):
         assert teach(None, taught, "--teach", lessons) == 2
