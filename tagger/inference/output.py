@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
 from tagger.inference.artist_strings import ArtistSettings, artist_string
-from tagger.inference.captions import Facts, Style, in_order, join, make_caption
+from tagger.inference.captions import Facts, Style, in_order, join, make_caption, without_prepended
 from tagger.inference.selection import Tagging
 
 if TYPE_CHECKING:  # few runs ask for prompts
@@ -133,6 +133,15 @@ def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists
     return Answer(
         tagging, make_caption(caption, style, rating), join(tags, style), artist_string(tagging.artists, artists)
     )
+
+
+def caption_names(tagging: Tagging, rows: Mapping[str, int], style: Style) -> list[str]:
+    """The tags of an image's caption by their names in the vocabulary, but for those that every caption begins with.
+
+    Args:
+        rows: label index of each name, see Vocabulary.index.
+    """
+    return without_prepended(in_order(tagging.caption, style, Facts.of(tagging.groups, rows)), style)
 
 
 # --- formats --------------------------------------------------------------------------------------------------------

@@ -277,7 +277,8 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     places: dict[str, int] = {}
     for place, name in enumerate(name for group in tags.values() for name in group):
         places.setdefault(name, place)  # a name in two categories counts once, where it is first
-    unrelated = replace(style, relation="none")  # the page itself relates what passes its sliders
+    # The page itself relates what passes its sliders, and leaves out what is constant when that is done.
+    unrelated = replace(style, relation="none", constant=frozenset())
     data = {
         **groups,
         "order": [places[name] for name in in_order(list(places), unrelated, Facts.of(tags, rows))],
@@ -320,6 +321,7 @@ def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
         rating: where the likeliest rating stands in a caption, see Style.
         relation: see Style; implied: (name, the names that it leaves out or adds).
         first: the names that come first where they are there.
+        constant: the names that are left out in the end.
     """
     find = style.implications.broader if style.relation == "prune" else style.implications.implied
     shown = dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group)
@@ -334,6 +336,7 @@ def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
         "relation": style.relation,
         "implied": [(name, found) for name, found in implied.items() if found],
         "first": style.first,
+        "constant": sorted(style.constant),
     }
 
 

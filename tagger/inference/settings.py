@@ -96,6 +96,7 @@ class CaptionSettings:
         existing: one of EXISTING.
         dry_run: print what would be written instead.
         suffix: of the files.
+        constant_share: tags that at least this share of the captions hold are left out of them; None to keep them.
     """
 
     style: Style
@@ -103,6 +104,7 @@ class CaptionSettings:
     existing: str
     dry_run: bool
     suffix: str
+    constant_share: float | None
 
     @property
     def writes(self) -> bool:

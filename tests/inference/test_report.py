@@ -508,6 +508,25 @@ def test_the_page_copies_what_the_command_line_prints(
     assert not window.complaints
 
 
+@pytest.mark.parametrize("relation", ["--prune", "--expand"])
+def test_the_page_leaves_out_what_is_constant(
+    browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str], relation: str
+) -> None:
+    images = [str(draw(tagger / f"{number}.jpg", number)) for number in range(10)]
+    usual = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json"), "--image_file", *images]
+    flags = ["--drop_constant", "0.9", relation, "implied", "--always_first", "long_hair", "--output_format", "jsonl"]
+    assert wdv3_pytorch.main([*usual, *flags, "--report", str(tagger / "out.html")]) == 0
+    captured = capsys.readouterr()
+    said = [json.loads(line) for line in captured.out.splitlines()]
+    assert "left out of 10 captions, for 90% share them: " in captured.err and "1girl" not in said[0]["caption"]
+    window = Window(browser, tagger / "out.html", locale="en-US")
+    for card, answer in enumerate(said[:2]):
+        assert window.prompt("caption", card) == answer["caption"]
+        assert window.prompt("tags", card) == answer["tags"]
+    window.context.close()
+    assert not window.complaints
+
+
 def test_the_page_weighs_artists_as_the_command_line_does(
     browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
