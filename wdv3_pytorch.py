@@ -40,6 +40,7 @@ from tagger.formats.thresholds import (
     groups_of,
     read_thresholds,
 )
+from tagger.formats.translations import read_translations
 from tagger.formats.vocabulary import ARTIST, RATING, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.inference import image_files, predictor, taggers
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
@@ -152,6 +153,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     output.add_argument("--output", type=cli.file_path, metavar="FILE", help="instead of stdout")
     output.add_argument(
         "--report", type=cli.file_path, metavar="HTML", help="a page with all pictures, their tags, and sliders"
+    )
+    output.add_argument(
+        "--translations",
+        type=Path,
+        metavar="CSV",
+        help="names of tags in your language, tag,translation a line: beside the tags in JSON and in the report, never "
+        "in captions",
     )
     output.add_argument(
         "--export_onnx", type=cli.file_path, metavar="FILE", help="write the model as WD repositories ship it"
@@ -306,6 +314,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
             )
+        if arguments.translations:
+            parser.error("--translations are of a model's tags; --embedded_prompt only asks none")
         if arguments.drop_constant:
             parser.error("--drop_constant is for a model's tags; --embedded_prompt only asks none")
         if arguments.rating != "none":
@@ -379,6 +389,9 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
             report=arguments.report,
             onnx=arguments.export_onnx,
             overwrite=arguments.overwrite,
+            translations=read_translations(arguments.translations, "check --translations")
+            if arguments.translations
+            else None,
         ),
         captions=captions,
         artists=ArtistSettings(
@@ -598,6 +611,7 @@ def check_outputs(settings: Settings, model: Sequence[Path], images: Sequence[Pa
     """
     inputs = [*images, *model, Path(THRESHOLDS_FILE)]
     inputs += [settings.thresholds.file] if settings.thresholds.file else []
+    inputs += [settings.output.translations.path] if settings.output.translations else []
     captions = images if settings.captions.writes else ()
     written = {os.path.realpath(caption_path(path, settings.captions.suffix)): "a caption" for path in captions}
     for flag, path, is_ours in outputs(settings.output, len(images)):
@@ -663,7 +677,8 @@ def write_answers(
             probabilities = tagger.probabilities(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
-            answer: Answer | None = replace(make_answer(tagging, rows, style, settings.artists), prompt=prompt)
+            said = make_answer(tagging, rows, style, settings.artists, output.translations)
+            answer: Answer | None = replace(said, prompt=prompt)
             if answer and settings.captions.write:
                 answer = with_caption(answer, path, captions, counts)
             if answer and writer:
@@ -779,11 +794,12 @@ def open_report(
     images: Sequence[Path], vocabulary: Vocabulary, rule: SelectionRule, style: Style, settings: Settings
 ) -> contextlib.AbstractContextManager["report.Report | None"]:
     """The report to be written, or None."""
-    if settings.output.report is None:
+    output = settings.output
+    if output.report is None:
         return contextlib.nullcontext()
     from tagger.inference import report
 
-    return report.writing(settings.output.report, images, rule, vocabulary, style, settings.artists)
+    return report.writing(output.report, images, rule, vocabulary, style, settings.artists, output.translations)
 
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
@@ -799,6 +815,12 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     meant = lookalikes(unknown, known) if unknown else {}
     for name in unknown:
         cli.warn(f"warning: {name} is no tag of {labels}" + (f"; is {meant[name]} meant?" if name in meant else ""))
+    if (translations := settings.output.translations) and not translations.among(known):
+        tags = cli.counted(translations.count, "tag")
+        cli.warn(f"warning: {translations.path}: translations of {tags}, of which none is one of {labels}")
+    told = settings.output.report or (settings.output.prints and settings.output.format in ("json", "jsonl"))
+    if translations and not told:
+        cli.warn("warning: --translations are told in JSON and in the report; neither is asked for")
     if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
         cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 

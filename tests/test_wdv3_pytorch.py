@@ -715,6 +715,48 @@ def test_a_misspelt_tag_of_a_flag_is_told_with_what_is_meant(example: Path, caps
     ]
 
 
+# --- names in another language --------------------------------------------------------------------------------------
+
+
+def test_translations_stand_beside_the_tags_in_json_and_in_no_caption(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["1girl,1个女孩", "m16a1 \\(girls' frontline\\),少女前线M16A1|M16", "general,全年龄", "nowhere,无"]
+    write_csv(example / "zh.csv", rows, "tag,translation")
+    assert tag(*JSON, "--write_captions", "--dry_run") == 0
+    plain = json_of(capsys)
+    assert tag(*JSON, "--write_captions", "--dry_run", "--translations", "zh.csv") == 0
+    said = json_of(capsys)
+    assert said.pop("translations") == {
+        "general": ["全年龄"],
+        "1girl": ["1个女孩"],
+        CHARACTER: ["少女前线M16A1", "M16"],
+    }
+    assert said == plain
+    assert tag("--write_captions", "--translations", "zh.csv") == 0
+    captured = capsys.readouterr()
+    assert Path("a.txt").read_text() == plain["caption"]
+    assert "warning: --translations are told in JSON and in the report; neither is asked for" in captured.err
+    (example / "zh.csv").write_text("hat,帽子\n")
+    assert tag(*JSON, "--translations", "zh.csv") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["translations"] == {}
+    assert "zh.csv: translations of 1 tag, of which none is one of selected_tags.csv" in captured.err
+
+
+def test_translations_are_read_before_the_work_and_never_written_over(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag("--translations", "zh.csv") == 2
+    assert "zh.csv: no such file; check --translations" in error_line(capsys.readouterr().err)
+    (example / "zh.csv").write_text("1girl,女孩\n")
+    assert tag("--translations", "zh.csv", *JSON, "--output", "zh.csv", "--overwrite") == 2
+    assert "zh.csv: an input of this run" in error_line(capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        script.main(["--image_file", "a.png", "--embedded_prompt", "only", "--translations", "zh.csv"])
+    assert "--translations are of a model's tags" in error_line(capsys.readouterr().err)
+
+
 # --- prompts in the files -------------------------------------------------------------------------------------------
 
 PROMPT_TEXT = """\
