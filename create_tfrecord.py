@@ -32,6 +32,13 @@ from tagger.files import UserError
 from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
 from tagger.formats.records import ABOUT_FILE, About
 from tagger.formats.tag_lists import TagReader, lookalikes_in_words
+from tagger.formats.tag_relations import (
+    ALIASES_FILE,
+    aliases_beside,
+    canonical_names,
+    read_aliases,
+    under_canonical_names,
+)
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
@@ -62,6 +69,7 @@ SKIPPED_FILE = "skipped.csv"
 CRASHED = "the decoder crashed; replace or remove it"
 SHOWN = 20  # lines about what was left out; all are in SKIPPED_FILE
 NAMED = 10  # unknown tags
+ALIASES_HINT = "correct it, or name another with --tag-aliases"
 ANOTHER_OUTPUT = "name another --output-path"
 
 
@@ -77,6 +85,7 @@ class Settings:
         verify: read every record of the finished shards, and write damaged ones again.
         strict: count what is left out as an error.
         tags_csv: the vocabulary that grows.
+        aliases: a file of old names, or None.
         min_count: uses that a new tag needs to get a row there; None: no tag gets one.
         split_ratio: the share of the pairs that goes to train, 0..1.
         seed: of the division and the order.
@@ -93,6 +102,7 @@ class Settings:
     verify: bool
     strict: bool
     tags_csv: Path
+    aliases: Path | None
     min_count: int | None
     split_ratio: float
     seed: int
@@ -131,6 +141,13 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     labels = parser.add_argument_group("tags")
     labels.add_argument(
         "--tags-csv", type=Path, default=Path(VOCABULARY_FILE), help="the vocabulary; new tags are appended to it"
+    )
+    labels.add_argument(
+        "--tag-aliases",
+        type=Path,
+        metavar="CSV",
+        help=f"read old names as today's, by this file (default: {ALIASES_FILE} beside the vocabulary, where there is "
+        "one)",
     )
     labels.add_argument(
         "--min-count",
@@ -199,6 +216,7 @@ def make_settings(arguments: Namespace) -> Settings:
         verify=arguments.verify or arguments.overwrite,
         strict=arguments.strict,
         tags_csv=arguments.tags_csv,
+        aliases=arguments.tag_aliases or aliases_beside(arguments.tags_csv),
         min_count=None if arguments.no_new_tags else arguments.min_count,
         split_ratio=arguments.split_ratio,
         seed=arguments.seed,
@@ -283,27 +301,34 @@ def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
     return files.locked(files.lock_of(settings.tags_csv), "wait for it, or name another --tags-csv", wait=True)
 
 
-def assign(catalog: Catalog, categories: Mapping[str, Category], settings: Settings) -> Tagging:
+def assign(
+    catalog: Catalog, categories: Mapping[str, Category], aliases: Mapping[str, str], settings: Settings
+) -> Tagging:
     """Read the tags of all pairs in whatever spelling they have, and give labels to those that the CSV lacks.
 
     Args:
         categories: by tag, from the dataset's tag_categories.csv.
+        aliases: the next name by old name.
     """
     vocabulary = read_vocabulary(settings.tags_csv)
-    reader = TagReader({**vocabulary.index, **categories})
+    canonical = canonical_names(aliases, vocabulary.index)
+    categories = under_canonical_names(categories, canonical)
+    reader = TagReader({**vocabulary.index, **categories}, canonical)
     counts = catalog.tag_counts(reader.name)
     return Tagging(assign_labels(counts, vocabulary, categories, settings.min_count), reader)
 
 
-def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
+def extend_csv(tagging: Tagging, left_out: int, settings: Settings) -> None:
     """Append the new tags to the vocabulary, and say before and after what became of the tags that it lacked.
 
     Args:
         left_out: uses of what is no tag, in all pairs.
     """
-    labels = tagging.labels
+    labels, csv_path = tagging.labels, settings.tags_csv
     if weights := tagging.reader.weights_in_words():
         cli.warn(f"{weights}; the weights were left out")
+    if renamed := tagging.reader.renamed_in_words():
+        cli.warn(f"{settings.aliases}: {renamed}")
     if labels.new:
         warn_of_new_tags(tagging, before_path(csv_path))
         kept = keep_before(csv_path)
@@ -540,6 +565,7 @@ def in_words(others: Counter[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
     categories = check_input(settings)
+    aliases = read_aliases(settings.aliases, ALIASES_HINT) if settings.aliases else {}
     check_output(settings)
     try:
         with (
@@ -549,10 +575,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             read_pairs(settings, catalog, workers)
             with vocabulary_to_itself(settings):
-                tagging = assign(catalog, categories, settings)
+                tagging = assign(catalog, categories, aliases, settings)
                 layout = choose_shards(catalog, tagging, settings)
                 # Nothing of the user's was changed so far. From here on a run that is stopped goes on when repeated.
-                extend_csv(tagging, catalog.tags_left_out(), settings.tags_csv)
+                extend_csv(tagging, catalog.tags_left_out(), settings)
             if settings.verify:
                 layout = with_damaged_ones(layout, workers)
             write_shards(layout, catalog, settings, workers)

@@ -349,6 +349,63 @@ def test_what_tag_categories_knows_is_not_misspelt(tmp_path: Path) -> None:
     assert read_categories(csv_path)["kantokuu"] == ARTIST
 
 
+def test_old_names_are_todays(tmp_path: Path) -> None:
+    """Over others, beside today's name in one txt, in any spelling; and the name of a row stays that of the tag."""
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "bow,0", "row_of_old,0"])
+    names = ["oldest_artist,old_artist", "old_artist,artist", "ribbon_(bow),bow", "row_of_old,today"]
+    write_csv(tmp_path / "tag_aliases.csv", [*names, "one,two", "two,one", "explicit,nsfw"], "alias,name")
+    texts = ["explicit", "oldest artist", "old_artist", "ribbon \\(bow\\)", "bow", "today", "row_of_old", "one", "two"]
+    write_pair(tmp_path / "dataset", "a.png", texts)
+    write_csv(tmp_path / "dataset" / "tag_categories.csv", ["oldest_artist,1"])
+    flags = ["--tags-csv", csv_path, "--img-size", 14]
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "tag_aliases.csv: 4 tags read under another name, such as oldest_artist as artist"
+    assert said in done.stderr and done.stderr.count("another name") == 1
+    assert read_vocabulary(csv_path).names[4:] == ("bow", "row_of_old", "artist", "one", "two")
+    assert read_categories(csv_path)["artist"] == ARTIST
+    assert list(RecordFile(tmp_path / "output-datasets" / TRAIN)[0].labels) == [3, 6, 4, 5, 7, 8]
+    assert not (tmp_path / "output-datasets" / "unknown_tags.csv").exists()
+    before = contents(tmp_path / "output-datasets")
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)  # the rows that it appended change no name
+    assert done.returncode == 0 and said in done.stderr
+    assert contents(tmp_path / "output-datasets") == before
+
+
+def test_records_made_with_other_aliases_are_out_of_date(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "hat,0", "cap,0"])
+    write_pair(tmp_path / "dataset", "a.png", ["general", "cap"])
+    flags = ["--tags-csv", csv_path, "--img-size", 14]
+    assert run_script("create_tfrecord.py", *flags, cwd=tmp_path).returncode == 0
+    other = write_csv(tmp_path / "other.csv", ["cap,hat"], "alias,name")
+    changed = "the tags in the txt files, their aliases or the rows of the CSV changed; pass --overwrite"
+    done = run_script("create_tfrecord.py", *flags, "--tag-aliases", other, cwd=tmp_path)
+    assert done.returncode == 2 and changed in error_line(done.stderr)
+    shutil.copy(other, tmp_path / "tag_aliases.csv")
+    done = run_script("create_tfrecord.py", *flags, "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0 and "1 tag read under another name, such as cap as hat" in done.stderr
+    assert list(RecordFile(tmp_path / "output-datasets" / TRAIN)[0].labels) == [0, 4]
+    (tmp_path / "tag_aliases.csv").unlink()
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 2 and changed in error_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(None, "no such file"), ("a,b\n", "no column alias and name"), ('alias,name\n"x', "not CSV")]
+)
+def test_unusable_aliases_are_an_error_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, reason: str
+) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    write_pair(tmp_path / "dataset", "a.png", ["general", "cap"])
+    if text is not None:
+        (tmp_path / "x.csv").write_text(text)
+    assert run(tmp_path, "--tags-csv", csv_path, "--tag-aliases", tmp_path / "x.csv") == 2
+    line = error_line(capsys.readouterr().err)
+    assert "x.csv" in line and reason in line
+    assert tree(tmp_path / "output-datasets") == []
+
+
 def test_records_of_a_vocabulary_with_blanks_are_still_finished_for_version_0_1s_dataset(tmp_path: Path) -> None:
     """Version 0.1 appended `long hair` as it was written; its row stays the one that is meant."""
     csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "long_hair,0", "long hair,0"])
@@ -542,7 +599,7 @@ def test_shards_hold_what_one_file_would(big: Path, undisturbed: Path) -> None:
         (["--seed", 1], "--seed was 0 and is 1"),
         (["--resize-mode", "stretch"], "--resize-mode was pad and is stretch"),
         (["--num-shards", 5], "--num-shards was 6 and is 5"),
-        ("a txt", "the tags in the txt files or the rows of the CSV changed"),
+        ("a txt", "the tags in the txt files, their aliases or the rows of the CSV changed"),
         ("a picture", "the dataset's pictures changed"),
     ],
 )

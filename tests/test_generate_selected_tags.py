@@ -108,6 +108,32 @@ def test_names_that_look_like_something_else_are_tags(tmp_path: Path) -> None:
     assert read_vocabulary(tmp_path / "tags.csv").names[4:] == tuple(sorted(ODD_NAMES))
 
 
+def test_old_names_are_todays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_txts(tmp_path / "dataset", a="general,ke ta,saber_(old)", b="ke-ta,saber", c="oldest,today")
+    write_csv(folder / "tag_categories.csv", ["ke_ta,1", "saber_(old),4"])
+    aliases = ["ke_ta,ke-ta", "saber_(old),saber", "oldest,old", "old,today", "x,y"]
+    path = write_csv(tmp_path / "tag_aliases.csv", aliases, "alias,name")
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 0
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["ke-ta,1,2", "saber,4,2", "today,0,1"]
+    err = capsys.readouterr().err
+    assert "tag_aliases.csv: 3 tags read under another name, such as ke_ta as ke-ta" in err
+    path.rename(tmp_path / "named.csv")
+    output = write_csv(tmp_path / "tags.csv", [*RATINGS, "old,0", "ke_ta,0"])
+    assert generate(folder, output, "--append-to", output, "--tag-aliases", tmp_path / "named.csv") == 0
+    # Their rows are the tags', whatever they are called today.
+    assert read_vocabulary(output).names[4:] == ("old", "ke_ta", "saber")
+
+
+def test_aliases_are_read_and_never_replaced(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(folder, tmp_path / "tags.csv", "--tag-aliases", tmp_path / "none.csv") == 2
+    assert "none.csv: no such file; correct it, or name another with --tag-aliases" in error_line(
+        capsys.readouterr().err
+    )
+    path = write_csv(tmp_path / "tag_aliases.csv", ["a,b"], "alias,name")
+    assert generate(folder, path, "--overwrite") == 2
+    assert "tag_aliases.csv: an input of this run" in error_line(capsys.readouterr().err)
+
+
 def test_a_bom_windows_line_ends_and_repetitions_count_once(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "a.txt").write_bytes(b"\xef\xbb\xbfgeneral, solo,solo\r\n")

@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
+from tagger.formats.translations import Translations
 from tagger.inference.artist_strings import ArtistSettings, artist_string
-from tagger.inference.captions import Facts, Style, in_order, join, make_caption
+from tagger.inference.captions import Facts, Style, in_order, join, make_caption, without_prepended
 from tagger.inference.selection import Tagging
 
 if TYPE_CHECKING:  # few runs ask for prompts
@@ -51,6 +53,7 @@ class Answer:
         caption, tags: the two lists of tags as text.
         artist_string: None where none was asked for.
         prompt: what the file itself says; None where that was not asked for.
+        translations: of the tags that are told, by name; None where none were asked for.
     """
 
     tagging: Tagging
@@ -58,6 +61,7 @@ class Answer:
     tags: str
     artist_string: str | None
     prompt: "PromptAnswer | None" = None
+    translations: Mapping[str, Sequence[str]] | None = None
 
     @property
     def image(self) -> str:
@@ -71,6 +75,8 @@ class Answer:
             record["artist_string"] = self.artist_string
         if self.tells_of_candidates:
             record["artist_candidates"] = self.tagging.candidates
+        if self.translations is not None:
+            record["translations"] = self.translations
         if self.prompt:
             record |= self.prompt.fields()
         return record
@@ -120,19 +126,40 @@ def csv_columns(groups: Iterable[str], with_prompts: bool) -> tuple[str, ...]:
     return (*CSV_COLUMNS, *further, "artist_string", *(PROMPT_COLUMNS if with_prompts else ()))
 
 
-def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
+def make_answer(
+    tagging: Tagging,
+    rows: Mapping[str, int],
+    style: Style,
+    artists: ArtistSettings,
+    translations: Translations | None = None,
+) -> Answer:
     """Put what was selected into words.
 
     Args:
         rows: label index of each name, see Vocabulary.index.
         style: of the caption and the tags.
+        translations: of tags, or None where they are not told.
     """
     facts = Facts.of(tagging.groups, rows)
     caption, tags = (in_order(names, style, facts) for names in (tagging.caption, tagging.tags))
     rating = next(iter(tagging.ratings), None)
+    told = dict.fromkeys(chain(tagging.ratings, *tagging.groups.values(), tagging.candidates))
     return Answer(
-        tagging, make_caption(caption, style, rating), join(tags, style), artist_string(tagging.artists, artists)
+        tagging,
+        make_caption(caption, style, rating),
+        join(tags, style),
+        artist_string(tagging.artists, artists),
+        translations=translations.among(told) if translations else None,
     )
+
+
+def caption_names(tagging: Tagging, rows: Mapping[str, int], style: Style) -> list[str]:
+    """The tags of an image's caption by their names in the vocabulary, but for those that every caption begins with.
+
+    Args:
+        rows: label index of each name, see Vocabulary.index.
+    """
+    return without_prepended(in_order(tagging.caption, style, Facts.of(tagging.groups, rows)), style)
 
 
 # --- formats --------------------------------------------------------------------------------------------------------
