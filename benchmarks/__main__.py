@@ -5,13 +5,15 @@
 
 Each makes its own data. What it compares with is named in the table where it is not installed (`pip install
 gallery-dl`). The table goes to stdout, as Markdown; progress goes to stderr. --write puts it into docs/benchmarks.md,
-and the most important lines into both READMEs. Exit code 1 where a benchmark broke off.
+and the most important lines into both READMEs. Exit code 1 where a benchmark broke off. For Linux and macOS:
+Windows does not tell what ended processes took.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.processes import ROOT
@@ -66,6 +68,20 @@ def write(rows: Sequence[Row], where: str, root: Path) -> None:
         say(f"{path}: written")
 
 
+def run_all(names: Sequence[str], keep: Path | None, quick: bool) -> list[Row]:
+    """The rows of these benchmarks, in the order in which they ran.
+
+    Args:
+        keep: a folder for their pictures and records, which a later run takes up; None: they are removed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (keep or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [row for name in names for row in measure(name, folder, quick)]
+    # So little data meets no goal, or meets it by chance.
+    return [replace(row, goal=None) for row in rows] if quick else rows
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -94,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if before is not None and before > BUSY and not arguments.quick:
         say(f"warning: the load of this machine is {before:.1f}; times on the clock want one that does nothing else")
     where = machine() + (f"; load before it {before:.2f}" if before is not None else "")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = (arguments.folder or Path(scratch)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [row for name in chosen(arguments.only) for row in measure(name, folder, arguments.quick)]
+    try:
+        rows = run_all(chosen(arguments.only), arguments.folder, arguments.quick)
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, what shells expect
     print(*markdown(rows), "", LEGEND, "", where, sep="\n")
     if arguments.quick:
         print("--quick: too little data for these figures to mean anything.")

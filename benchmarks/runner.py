@@ -73,6 +73,8 @@ def rows_of(name: str, folder: Path, quick: bool) -> list[Row]:
         try:
             rows: list[Row] = importlib.import_module(f"benchmarks.{name}").rows(folder, quick)
             return rows
+        except KeyboardInterrupt:
+            return []  # the other process stops everything
         except Missing as error:
             return [Row(name, note=f"left out: {error}")]
         except ModuleNotFoundError as error:

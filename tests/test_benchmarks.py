@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import __main__ as program
-from benchmarks import crawl, processes, runner
+from benchmarks import crawl, inference, processes, runner
 from benchmarks.table import Goal, Row, cells, figure, markdown, markdown_zh
 from tagger.files import UserError
 from tests.helpers import ROOT
@@ -155,7 +156,14 @@ def test_benchmarks_run_and_make_one_table(tmp_path: Path) -> None:
     assert all(line.count("|") == 6 for line in table)
     assert not re.search("broke off|left out", done.stdout), done.stdout
     assert re.search(r"^20\d\d-\d\d-\d\d, version .* cores of .*Python 3", done.stdout, re.MULTILINE)
-    assert "mean anything" in lines[-1]
+    assert "mean anything" in lines[-1] and not re.search("[✓✗]", done.stdout)
+
+
+def test_both_precisions_of_a_processor_are_measured_beside_onnxruntime(tmp_path: Path) -> None:
+    inference.make_checkpoint(tmp_path, 28, "eva02_tiny")
+    threads = torch.get_num_threads()  # it sets them; the other tests of this process keep theirs
+    rates = inference.throughput(tmp_path, rounds=1, batch_size=2, threads=threads, image_size=28)
+    assert set(rates) == {"onnxruntime", "ours, float32", "ours, bfloat16"} and min(rates.values()) > 0
 
 
 # --- writing it -----------------------------------------------------------------------------------------------------
