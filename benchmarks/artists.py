@@ -219,8 +219,9 @@ def rows(folder: Path, quick: bool) -> list[Row]:
     artists, images, ways = (8, 64, ["taught"]) if quick else (ARTISTS, IMAGES, list(WAYS))
     results = measure(folder / "artists", [0], artists, images, ways)
     usual = results["default"][0]["top-1"]
+    others = {name: ("all weights, default", usual) for name in results if name != "default"}
     return [
-        Row(f"new artists, {name}: the right one comes first", "", found[0]["top-1"], "all weights, default", usual)
+        Row(f"new artists, {name}: the right one comes first", "", found[0]["top-1"], *others.get(name, ()))
         for name, found in results.items()
     ]
 

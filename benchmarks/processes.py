@@ -15,8 +15,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 ROOT = Path(__file__).resolve().parent.parent
 NOTHING_ADDED: Mapping[str, str] = {}
 POLL = 0.05  # seconds between two looks at the memory
@@ -55,15 +53,17 @@ def run(command: Sequence[object], environment: Mapping[str, str] = NOTHING_ADDE
 
     Raises:
         BenchmarkError: it did not end with 0; the message has the last line of its stderr.
+        Missing: psutil is not here, which tells the memory.
     """
+    if memory:
+        require("psutil")
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        started = time.perf_counter()
-        cpu_before = os.times()
+        cpu_before, started = os.times(), time.perf_counter()
         process = subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=errors)
-        with _watched(process.pid) if memory else nullcontext([0]) as peaks:
+        with _ended(process), _watched(process.pid) if memory else nullcontext([0]) as peaks:
             code = process.wait()
-        seconds, cpu_after = time.perf_counter() - started, os.times()
+            seconds, cpu_after = time.perf_counter() - started, os.times()
         if code:
             errors.seek(0)
             raise BenchmarkError(failure(words, code, errors.read().decode(errors="replace")))
@@ -96,8 +96,21 @@ def flags(given: Mapping[str, object]) -> list[object]:
 
 
 @contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """See to it that a process does not outlive the block, which may be interrupted."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def _watched(pid: int) -> Iterator[list[int]]:
     """The sums of resident memory of a process and of all below it, in bytes, as they are found during the block."""
+    import psutil
+
     process, sums, ended = psutil.Process(pid), [0], threading.Event()
 
     def watch() -> None:
