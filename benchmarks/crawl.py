@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.processes import ROOT, Run, flags, run
-from benchmarks.table import Goal, Row
+from benchmarks.table import Chinese, Goal, Row
 from examples.sample_booru.server import start
 
 FILES = {".jpg", ".png", ".webp", ".gif", ".mp4", ".webm", ".zip"}  # gallery-dl fetches films, too
@@ -112,7 +112,7 @@ def rows(_: Path, quick: bool) -> list[Row]:
             theirs and theirs[0],
             Goal(8, at_least=True),
             note,
-            zh="simple_dan_crawl.py，服务器延迟 50 毫秒",
+            zh=Chinese("simple_dan_crawl.py，服务器延迟 50 毫秒", note="未安装"),
             wall=True,
         ),
         Row("the same: peak memory", "MiB", memory, GALLERY_DL, theirs and theirs[1], note=note),

@@ -38,7 +38,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.processes import ROOT, require
-from benchmarks.table import Goal, Row
+from benchmarks.table import Chinese, Goal, Row
 
 CPU_PRECISIONS = ("float32", "bfloat16")
 PARTS = ("answer", "throughput", "agreement")
@@ -216,7 +216,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             "timm.create_model, torch.load",
             waits["straightforward"],
             Goal(0.5),
-            zh="wdv3_pytorch.py 用 CPU 运行 eva02_large，224 px：第一次回答",
+            zh=Chinese("wdv3_pytorch.py 用 CPU 运行 eva02_large，224 px：第一次回答"),
             wall=True,
         ),
         Row(
@@ -226,7 +226,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             "the first answer",
             waits["first"],
             Goal(1 / 20),
-            zh="同上：修改 threshold.json 之后再运行",
+            zh=Chinese("同上：修改 threshold.json 之后再运行", "第一次回答"),
             wall=True,
         ),
         *(
@@ -237,7 +237,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
                 "onnxruntime, float32",
                 rates["onnxruntime"],
                 Goal(1, at_least=True),
-                zh=f"同上：每批 {batch_size} 张，{precision}",
+                zh=Chinese(f"同上：每批 {batch_size} 张，{precision}"),
                 wall=True,
             )
             for precision in CPU_PRECISIONS

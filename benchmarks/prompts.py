@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from benchmarks.processes import ROOT, script
-from benchmarks.table import Goal, Row
+from benchmarks.table import Chinese, Goal, Row
 from tagger.formats.vocabulary import read_vocabulary
 from tagger.inference.embedded.answer import make_lookup
 from tagger.inference.embedded.artists import Lookup
@@ -128,7 +128,7 @@ def rows(_: Path, quick: bool) -> list[Row]:
             "files/s",
             found["script"],
             goal=Goal(200, at_least=True, of_ratio=False),
-            zh="wdv3_pytorch.py --embedded_prompt only，1 MB 的 PNG",
+            zh=Chinese("wdv3_pytorch.py --embedded_prompt only，1 MB 的 PNG"),
             wall=True,
         ),
         Row(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.corpus import make_records
 from benchmarks.processes import python, require
-from benchmarks.table import Goal, Row, cores
+from benchmarks.table import Chinese, Goal, Row, cores
 from benchmarks.tfrecord import PICTURES, WITHOUT_GPU, make_corpus
 
 SIZE = 224  # pixels
@@ -139,7 +139,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             "tf.data",
             found["tf.data"],
             Goal(1, at_least=True),
-            zh="训练读取记录：解码、裁剪、翻转",
+            zh=Chinese("训练时读取记录：解码、裁剪、翻转"),
             wall=True,
         )
     ]

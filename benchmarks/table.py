@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Chinese:
+    """What a row says in README.zh.md: the texts of its fields; "" where the English one is a name and stays."""
+
+    what: str
+    against: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """A line of the table.
 
@@ -46,7 +55,7 @@ class Row:
         theirs: None where `against` was not measured, and `note` says why.
         goal: what is aimed at.
         note: what a reader has to know, such as the comparator that is missing.
-        zh: `what` in Chinese. Rows that have it stand in both READMEs, the others only in docs/benchmarks.md.
+        zh: the same in Chinese. Rows that have it stand in both READMEs, the others only in docs/benchmarks.md.
         wall: whether it is time on the clock, which other work on the machine falsifies.
         failed: whether the benchmark broke off.
     """
@@ -58,7 +67,7 @@ class Row:
     theirs: float | None = None
     goal: Goal | None = None
     note: str = ""
-    zh: str = ""
+    zh: Chinese | None = None
     wall: bool = False
     failed: bool = False
 
@@ -101,8 +110,12 @@ def markdown(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def markdown_zh(rows: Iterable[Row]) -> Iterator[str]:
-    """The lines of a Chinese table of the rows that have a Chinese name."""
-    yield from _table(HEADER_ZH, ((row.zh, *cells(row)[1:]) for row in rows if row.zh))
+    """The lines of a Chinese table of the rows that have Chinese texts."""
+    yield from _table(HEADER_ZH, (cells(_translated(row, row.zh)) for row in rows if row.zh))
+
+
+def _translated(row: Row, zh: Chinese) -> Row:
+    return replace(row, what=zh.what, against=zh.against or row.against, note=row.note and (zh.note or row.note))
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:

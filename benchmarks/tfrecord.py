@@ -31,7 +31,7 @@ from PIL import Image
 
 from benchmarks.corpus import FINISHED, made_once
 from benchmarks.processes import Run, flags, python, require, script
-from benchmarks.table import Goal, Row, cores, say
+from benchmarks.table import Chinese, Goal, Row, cores, say
 from examples.sample_booru.drawing import draw_portrait
 from examples.sample_booru.portraits import Portrait
 
@@ -188,7 +188,9 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             "the plain way (Pillow, Lanczos, TFRecordWriter)",
             found.rates["baseline"],
             Goal(10, at_least=True),
-            zh="create_tfrecord.py，1200 × 1700 的 JPEG 到 224 × 224",
+            zh=Chinese(
+                "create_tfrecord.py，1200 × 1700 的 JPEG 到 224 × 224", "普通写法（Pillow、Lanczos、TFRecordWriter）"
+            ),
             wall=True,
         ),
         Row(
@@ -200,10 +202,10 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             Goal(1 / 0.85),
         ),
         Row(
-            "the same: peak memory with 6,000 pictures",
+            f"the same: peak memory with {PICTURES * LINKS:,} pictures",
             "MiB",
             found.peaks["many"],
-            "with 600",
+            f"{PICTURES:,} pictures",
             found.peaks["few"],
             Goal(1.1),
         ),

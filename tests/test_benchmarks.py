@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks import crawl, inference, processes, runner
-from benchmarks.table import Goal, Row, cells, figure, markdown, markdown_zh
+from benchmarks.table import Chinese, Goal, Row, cells, figure, markdown, markdown_zh
 from tagger.files import UserError
 from tests.helpers import ROOT
 
@@ -77,9 +77,10 @@ def test_no_text_can_break_the_table() -> None:
     assert line == "| a / b |  | first second |  |  |"
 
 
-def test_the_chinese_table_has_the_rows_with_a_chinese_name() -> None:
-    lines = list(markdown_zh([Row("speed", "s", 1.0, zh="速度"), Row("elsewhere", "s", 2.0)]))
-    assert len(lines) == 3 and lines[2].startswith("| 速度 | 1.00 s |")
+def test_the_chinese_table_has_the_rows_with_chinese_texts() -> None:
+    slow = Row("wait", "s", 2.0, "the plain way", note="not here", zh=Chinese("等待", "普通写法", "未安装"))
+    lines = list(markdown_zh([Row("speed", "s", 1.0, "Pillow", 2.0, zh=Chinese("速度")), Row("other", "s", 2.0), slow]))
+    assert lines[2:] == ["| 速度 | 1.00 s | Pillow: 2.00 s | 0.500 |  |", "| 等待 | 2.00 s | 普通写法; 未安装 |  |  |"]
 
 
 # --- running them ---------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def test_both_precisions_of_a_processor_are_measured_beside_onnxruntime(tmp_path
 
 # --- writing it -----------------------------------------------------------------------------------------------------
 
-ROWS = [Row("speed", "s", 1.0, zh="速度"), Row("elsewhere", "s", 2.0)]
+ROWS = [Row("speed", "s", 1.0, zh=Chinese("速度")), Row("elsewhere", "s", 2.0)]
 
 
 def test_the_documents_have_a_place_for_the_table() -> None:
