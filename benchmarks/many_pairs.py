@@ -123,9 +123,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             f"{few.pairs:,} pairs",
             few.peak,
             Goal(1.1),
-            zh=Chinese(
-                f"create_tfrecord.py：{many.pairs:,} 对图文的内存峰值", f"{few.pairs:,} 对，而不是 {many.pairs:,} 对"
-            ),
+            zh=Chinese(f"create_tfrecord.py：{many.pairs:,} 对图文的内存峰值", f"{few.pairs:,} 对"),
         ),
         Row(
             "create_tfrecord.py: work on a pair besides its picture",

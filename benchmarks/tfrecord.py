@@ -178,7 +178,8 @@ def show(title: str, table: dict[str, list[float]]) -> dict[str, float]:
 
 def rows(folder: Path, quick: bool) -> list[Row]:
     require("tensorflow")
-    few, many = make_corpus(folder, pictures=2 if quick else PICTURES)
+    pictures = 2 if quick else PICTURES
+    few, many = make_corpus(folder, pictures=pictures)
     found = measure(few, many, cores(), 1 if quick else ROUNDS)
     return [
         Row(
@@ -202,10 +203,10 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             Goal(1 / 0.85),
         ),
         Row(
-            f"the same: peak memory with {PICTURES * LINKS:,} pictures",
+            f"the same: peak memory with {pictures * LINKS:,} pictures",
             "MiB",
             found.peaks["many"],
-            f"{PICTURES:,} pictures",
+            f"{pictures:,} pictures",
             found.peaks["few"],
             Goal(1.1),
         ),
