@@ -37,7 +37,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.processes import ROOT, require
+from benchmarks.table import Chinese, Goal, Row
+
+CPU_PRECISIONS = ("float32", "bfloat16")
 PARTS = ("answer", "throughput", "agreement")
 
 STRAIGHTFORWARD = """
@@ -58,8 +61,8 @@ print((probabilities > 0.35).sum().item())
 """
 
 
-def make_checkpoint(folder: Path, image_size: int) -> None:
-    """EVA-02 Large with random weights, a head that makes probabilities differ, and a picture."""
+def make_checkpoint(folder: Path, image_size: int, model_name: str = "eva02_large") -> None:
+    """EVA-02 with random weights, a head that makes probabilities differ, and a picture."""
     import torch
 
     import models
@@ -71,7 +74,7 @@ def make_checkpoint(folder: Path, image_size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.effect_noise((1200, 1700), 80).convert("RGB").save(folder / "picture.jpg")
     vocabulary = read_vocabulary(ROOT / "selected_tags.csv")
-    config = make_config("eva02_large", image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
+    config = make_config(model_name, image_size, len(vocabulary), tags_sha256=vocabulary.sha256)
     if (folder / "config.json").exists() and json.loads((folder / "config.json").read_text()) == config:
         return
     torch.manual_seed(0)
@@ -107,8 +110,8 @@ def medians(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def answers(folder: Path, rounds: int) -> None:
-    """The first answer and the next one, beside the straightforward route."""
+def answers(folder: Path, rounds: int) -> dict[str, float]:
+    """Seconds of the first answer and of the next one, beside the straightforward route's; prints them."""
     cache, levels = folder / "cache", folder / "threshold.json"
     picture, weights = folder / "picture.jpg", folder / "eva02_large_best.pth"
     inputs = ("--image_file", picture, "--model_path", folder, "--threshold_json", levels)
@@ -131,17 +134,18 @@ def answers(folder: Path, rounds: int) -> None:
     print(f"ratio {found['first'] / found['straightforward']:.3f}  (goal: at most 0.5)")
     print(f"threshold loop  {found['again']:6.2f} s  first {found['first']:6.2f} s  ", end="")
     print(f"ratio 1/{found['first'] / found['again']:.1f}  (goal: at most 1/20)", flush=True)
+    return found
 
 
-def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_size: int) -> None:
-    """images/s of both precisions and of onnxruntime, on noise."""
+def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_size: int) -> dict[str, float]:
+    """images/s of both precisions and of onnxruntime, on noise; prints them."""
     import onnxruntime
     import torch
 
     import models
     from tagger.formats.checkpoint import own_preparation, read_config
     from tagger.inference import onnx_export
-    from tagger.inference.engines.protocol import PRECISIONS, EngineSettings
+    from tagger.inference.engines.protocol import EngineSettings
     from tagger.inference.engines.torch_engine import TorchEngine
 
     torch.set_num_threads(threads)
@@ -155,7 +159,8 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image_size, image_size, 3), dtype=np.uint8)
     predictors = {
-        precision: TorchEngine(load, preparation, EngineSettings("cpu", precision)).logits for precision in PRECISIONS
+        precision: TorchEngine(load, preparation, EngineSettings("cpu", precision)).logits
+        for precision in CPU_PRECISIONS
     }
 
     def timed(run: Callable[[], object]) -> Callable[[], float]:
@@ -175,6 +180,7 @@ def throughput(folder: Path, rounds: int, batch_size: int, threads: int, image_s
     found = medians(rounds, contenders)
     for name, rate in found.items():
         print(f"{name:15} {rate:6.3f} images/s  {rate / found['onnxruntime']:.2f} of onnxruntime's", flush=True)
+    return found
 
 
 def agreement(folder: Path, model_path: Path, images: Sequence[Path]) -> None:
@@ -193,6 +199,50 @@ def agreement(folder: Path, model_path: Path, images: Sequence[Path]) -> None:
     both = sum(len(one & other) for one, other in zip(exact, rounded, strict=True))
     either = sum(len(one | other) for one, other in zip(exact, rounded, strict=True))
     print(f"bfloat16 agrees on {both} of {either} tags of {len(exact)} images: {100 * both / either:.2f} %", flush=True)
+
+
+def rows(folder: Path, quick: bool) -> list[Row]:
+    require("torch", "timm", "onnx", "onnxscript", "onnxruntime")
+    image_size, batch_size, rounds = (28, 2, 1) if quick else (224, 8, 3)
+    place = folder / "inference"
+    make_checkpoint(place, image_size, "eva02_tiny" if quick else "eva02_large")
+    waits = answers(place, rounds)
+    rates = throughput(place, rounds, batch_size, os.cpu_count() or 1, image_size)
+    return [
+        Row(
+            "wdv3_pytorch.py, eva02_large at 224 px on a processor: first answer",
+            "s",
+            waits["first"],
+            "timm.create_model, torch.load",
+            waits["straightforward"],
+            Goal(0.5),
+            zh=Chinese("wdv3_pytorch.py 用 CPU 运行 eva02_large，224 px：第一次回答"),
+            wall=True,
+        ),
+        Row(
+            "the same: again, after an edit of threshold.json",
+            "s",
+            waits["again"],
+            "the first answer",
+            waits["first"],
+            Goal(1 / 20),
+            zh=Chinese("同上：修改 threshold.json 之后再运行", "第一次回答"),
+            wall=True,
+        ),
+        *(
+            Row(
+                f"the same: batches of {batch_size}, {precision}",
+                "images/s",
+                rates[f"ours, {precision}"],
+                "onnxruntime, float32",
+                rates["onnxruntime"],
+                Goal(1, at_least=True),
+                zh=Chinese(f"同上：每批 {batch_size} 张，{precision}"),
+                wall=True,
+            )
+            for precision in CPU_PRECISIONS
+        ),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
