@@ -78,6 +78,7 @@ if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
 
     from tagger.inference import report
     from tagger.inference.embedded.answer import PromptAnswer, Prompts
+    from tagger.inference.similar import SimilarArtists
 
 Cache = PredictionCache | None
 Said = TypeVar("Said", "Answer", "PromptAnswer")  # what has a caption
@@ -93,6 +94,8 @@ INSTALL = {
     "onnx": "pip install -r requirements-onnx.txt",
 }
 IMPLICATIONS_HINT = "generate_selected_tags.py --from-danbooru --implications writes it"
+SIMILAR = 5  # artists that --similar tells of
+SIMILAR_HINT = "--similar wants weights that train_pytorch.py --teach has written, and the prototypes beside them"
 ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
 RUN_HINTS = taggers.RunHints(
     predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
@@ -261,6 +264,15 @@ def add_artist_arguments(parser: cli.ArgumentParser) -> None:
         help="the prompt that an image generator left in the file. first: its artists before the model's; only: without"
         " a model (default: first with --artist_string, else off)",
     )
+    artists.add_argument(
+        "--similar",
+        type=cli.positive_int,
+        nargs="?",
+        const=SIMILAR,
+        metavar="K",
+        help=f"where no artist passes, the K taught artists that are closest, by similarity (K: {SIMILAR} where left "
+        "out); for models of train_pytorch.py --teach",
+    )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
 
 
@@ -281,6 +293,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
     if arguments.embedded_prompt == "only":
         if arguments.model_repo or arguments.artist_model or arguments.export_onnx or arguments.describe:
             parser.error("--embedded_prompt only asks no model; leave the flags out that name, describe or export one")
+        if arguments.similar:
+            parser.error("--similar is what a model sees; --embedded_prompt only asks none")
         if arguments.tag_order != "category":
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
@@ -354,7 +368,11 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         ),
         captions=captions,
         artists=ArtistSettings(
-            arguments.artist_string, arguments.top_artists, arguments.artist_weights, arguments.weight_range
+            syntax=arguments.artist_string,
+            top=arguments.top_artists,
+            weights=arguments.artist_weights,
+            weight_range=arguments.weight_range,
+            similar=arguments.similar or 0,
         ),
         describe=arguments.describe,
         embedded=arguments.embedded_prompt or ("first" if arguments.artist_string else "off"),
@@ -601,7 +619,12 @@ class Counts:
 
 
 def write_answers(
-    results: Iterable[Result], images: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings
+    results: Iterable[Result],
+    images: Sequence[Path],
+    tagger: Tagger,
+    rule: SelectionRule,
+    settings: Settings,
+    similar: "SimilarArtists | None" = None,
 ) -> Counts:
     """Print the answer of each image, and write its caption and the report where they are asked for.
 
@@ -609,6 +632,7 @@ def write_answers(
 
     Args:
         images: all of them; several have titles.
+        similar: what knows the closest taught artists, where they are asked for.
     """
     output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
@@ -619,7 +643,8 @@ def write_answers(
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
     with open_report(images, tagger.vocabulary, rule, style, settings) as report, open_output(output.file) as file:
-        columns = csv_columns(groups_of(tagger.vocabulary), with_prompts=prompts is not None)
+        groups = groups_of(tagger.vocabulary)
+        columns = csv_columns(groups, with_prompts=prompts is not None, with_similar=similar is not None)
         writer = open_writer(file, columns, images, settings)
         for path, logits in results:
             counts.total += 1
@@ -631,13 +656,18 @@ def write_answers(
             probabilities = tagger.probabilities(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
-            answer: Answer | None = replace(make_answer(tagging, rows, style, settings.artists), prompt=prompt)
+            closest = similar.closest(settings.artists.similar, None if settings.pool else path) if similar else None
+            answer: Answer | None = replace(
+                make_answer(tagging, rows, style, settings.artists),
+                prompt=prompt,
+                similar={} if closest and tagging.artists else closest,
+            )
             if answer and settings.captions.write:
                 answer = with_caption(answer, path, captions, counts)
             if answer and writer:
                 writer.add(answer)
             if report:
-                report.add(path, probabilities, prompt)
+                report.add(path, probabilities, prompt, closest)
         if writer:
             writer.end()
     if settings.captions.write:
@@ -860,10 +890,18 @@ def prompt_answers(
 
 
 def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
-    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes."""
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
+    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes.
+
+    Raises:
+        UserError: see open_similar and Taggers.
+    """
+    similar = taggers.open_similar(tagger, SIMILAR_HINT) if settings.artists.similar else None
+    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
     group = process_group()
-    results = split(paths, lambda share: models.predictions(share, cache), group)
+    if similar:
+        results = similar.unloaded(split(paths, lambda share: similar.loaded(models.predictions(share, cache)), group))
+    else:
+        results = split(paths, lambda share: models.predictions(share, cache), group)
     if group.rank:  # its answers go to the first
         count = sum(1 for _ in results)
         cli.warn(f"process {group.rank}: {models.summary()}")
@@ -873,7 +911,7 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         results = cli.with_progress(results, len(paths), "image")
     if settings.pool:
         results = pooled(results)
-    counts = write_answers(results, paths, tagger, rule, settings)
+    counts = write_answers(results, paths, tagger, rule, settings, similar)
     left = f", {counts.left_out:,} left out" if counts.left_out else ""
     cli.warn(models.summary() + left)
     return counts
