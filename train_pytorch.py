@@ -196,7 +196,18 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--ema_decay", type=cli.fraction, help="checkpoints hold an exponential moving average of the weights, 0 = off"
     )
-    group.add_argument("--loss", choices=LOSSES, help="binary cross-entropy or asymmetric loss")
+    group.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="binary cross-entropy; asymmetric loss; or binary cross-entropy and a logit-adjusted softmax over the "
+        "artists",
+    )
+    group.add_argument(
+        "--repeat_factor",
+        type=cli.fraction,
+        metavar="T",
+        help="images by an artist who has a smaller share f of them than T come sqrt(T / f) times in an epoch, 0 = off",
+    )
     group.add_argument(
         "--frequency_weighting",
         type=cli.fraction,
