@@ -32,7 +32,16 @@ import models
 from models import MODELS, make_config
 from tagger.device import DEVICES, pick_device
 from tagger.files import UserError, locked_folder, write_json, write_table
-from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
+from tagger.formats.checkpoint import (
+    CONFIG_FILE,
+    HUB_WEIGHTS,
+    PROTOTYPES_FILE,
+    STATE_PATTERN,
+    best_name,
+    epoch_name,
+    own_preparation,
+)
+from tagger.formats.prototypes import write_prototypes
 from tagger.formats.records import ABOUT_FILE
 from tagger.formats.tag_lists import TagReader, parse_tags
 from tagger.formats.thresholds import THRESHOLDS_FILE
@@ -185,7 +194,18 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--ema_decay", type=cli.fraction, help="checkpoints hold an exponential moving average of the weights, 0 = off"
     )
-    group.add_argument("--loss", choices=LOSSES, help="binary cross-entropy or asymmetric loss")
+    group.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="binary cross-entropy; asymmetric loss; or binary cross-entropy and a logit-adjusted softmax over the "
+        "artists",
+    )
+    group.add_argument(
+        "--repeat_factor",
+        type=cli.fraction,
+        metavar="T",
+        help="images by an artist who has a smaller share f of them than T come sqrt(T / f) times in an epoch, 0 = off",
+    )
     group.add_argument(
         "--frequency_weighting",
         type=cli.fraction,
@@ -450,7 +470,7 @@ def check_teaching(settings: TrainingSettings) -> None:
     if is_same and settings.model.pretrained and source.exists() and not (taught or run.overwrite):
         raise UserError(f"{source}: would be replaced by itself with more tags; {hint}")
     inputs = [] if is_same else [source / name for name in checkpoints.OUTPUTS]
-    names = (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE)
+    names = (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE, PROTOTYPES_FILE)
     overwrite_hint = f"{hint}, or pass --overwrite"
     checkpoints.check_files(run.output_dir, names, ours, inputs, run.overwrite, hint, overwrite_hint)
 
@@ -841,7 +861,12 @@ def write_taught(
             raise UserError(f"{folder}: {error}; name more with --teach") from None
     vocabulary = teaching.extended(source.vocabulary, base, names, Counter(examples.names))
     # The weights first, for they take the longest: the others follow at once.
-    save_weights(folder / best_name(name), teaching.with_rows(model, base, rows))
+    weights, prototypes = folder / best_name(name), folder / PROTOTYPES_FILE
+    save_weights(weights, teaching.with_rows(model, base, rows))
+    if names:
+        write_prototypes(prototypes, teaching.make_prototypes(examples), weights)
+    else:
+        prototypes.unlink(missing_ok=True)
     write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
     write_json(folder / CONFIG_FILE, pretrained.same_config(source, name, vocabulary))
     teaching.write_report(folder, told)

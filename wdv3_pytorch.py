@@ -89,6 +89,7 @@ if TYPE_CHECKING:  # each takes longer to import than an answer from the cache
 
     from tagger.inference import report
     from tagger.inference.embedded.answer import PromptAnswer, Prompts
+    from tagger.inference.similar import SimilarArtists
 
 Cache = PredictionCache | None
 Said = TypeVar("Said", "Answer", "PromptAnswer")  # what has a caption
@@ -104,6 +105,8 @@ INSTALL = {
     "onnx": "pip install -r requirements-onnx.txt",
 }
 IMPLICATIONS_HINT = "generate_selected_tags.py --from-danbooru --implications writes it"
+SIMILAR = 5  # artists that --similar tells of
+SIMILAR_HINT = "--similar wants weights that train_pytorch.py --teach has written, and the prototypes beside them"
 ARTIST_HINTS = Hints(path="name another folder or repository with --artist_model")
 RUN_HINTS = taggers.RunHints(
     predictor=predictor.Hints(path="check --image_file", weights="name another checkpoint with --model_path"),
@@ -290,6 +293,15 @@ def add_artist_arguments(parser: cli.ArgumentParser) -> None:
         help="the prompt that an image generator left in the file. first: its artists before the model's; only: without"
         " a model (default: first with --artist_string, else off)",
     )
+    artists.add_argument(
+        "--similar",
+        type=cli.positive_int,
+        nargs="?",
+        const=SIMILAR,
+        metavar="K",
+        help=f"where no artist passes, the K taught artists that are closest, by similarity (K: {SIMILAR} where left "
+        "out); for models of train_pytorch.py --teach",
+    )
     artists.add_argument("--pool", action="store_true", help="one answer for all images, drawn with the same prompt")
 
 
@@ -310,6 +322,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
     if arguments.embedded_prompt == "only":
         if arguments.model_repo or arguments.artist_model or arguments.export_onnx or arguments.describe:
             parser.error("--embedded_prompt only asks no model; leave the flags out that name, describe or export one")
+        if arguments.similar:
+            parser.error("--similar is what a model sees; --embedded_prompt only asks none")
         if arguments.tag_order != "category":
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
@@ -395,7 +409,11 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         ),
         captions=captions,
         artists=ArtistSettings(
-            arguments.artist_string, arguments.top_artists, arguments.artist_weights, arguments.weight_range
+            syntax=arguments.artist_string,
+            top=arguments.top_artists,
+            weights=arguments.artist_weights,
+            weight_range=arguments.weight_range,
+            similar=arguments.similar or 0,
         ),
         describe=arguments.describe,
         embedded=arguments.embedded_prompt or ("first" if arguments.artist_string else "off"),
@@ -649,6 +667,7 @@ def write_answers(
     rule: SelectionRule,
     style: Style,
     settings: Settings,
+    similar: "SimilarArtists | None" = None,
 ) -> Counts:
     """Print the answer of each image, and write its caption and the report where they are asked for.
 
@@ -657,6 +676,7 @@ def write_answers(
     Args:
         images: all of them; several have titles.
         style: of captions and tags, as `caption_style` gives it.
+        similar: what knows the closest taught artists, where they are asked for.
     """
     output, rows = settings.output, tagger.vocabulary.rows
     ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
@@ -665,7 +685,8 @@ def write_answers(
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
     with open_report(images, tagger.vocabulary, rule, style, settings) as report, open_output(output.file) as file:
-        columns = csv_columns(groups_of(tagger.vocabulary), with_prompts=prompts is not None)
+        groups = groups_of(tagger.vocabulary)
+        columns = csv_columns(groups, with_prompts=prompts is not None, with_similar=similar is not None)
         writer = open_writer(file, columns, images, settings)
         for path, logits in results:
             counts.total += 1
@@ -677,14 +698,18 @@ def write_answers(
             probabilities = tagger.probabilities(logits)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
-            said = make_answer(tagging, rows, style, settings.artists, output.translations)
-            answer: Answer | None = replace(said, prompt=prompt)
+            closest = similar.closest(settings.artists.similar, None if settings.pool else path) if similar else None
+            answer: Answer | None = replace(
+                make_answer(tagging, rows, style, settings.artists, output.translations),
+                prompt=prompt,
+                similar={} if closest and tagging.artists else closest,
+            )
             if answer and settings.captions.write:
                 answer = with_caption(answer, path, captions, counts)
             if answer and writer:
                 writer.add(answer)
             if report:
-                report.add(path, probabilities, prompt)
+                report.add(path, probabilities, prompt, closest)
         if writer:
             writer.end()
     if settings.captions.write:
@@ -954,10 +979,19 @@ def prompt_answers(
 
 
 def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
-    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes."""
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
+    """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes.
+
+    Raises:
+        UserError: see open_similar and Taggers.
+    """
+    similar = taggers.open_similar(tagger, SIMILAR_HINT) if settings.artists.similar else None
+    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
     group = process_group()
-    results: Iterable[Result] = split(paths, lambda share: models.predictions(share, cache), group)
+    results: Iterable[Result]
+    if similar:
+        results = similar.unloaded(split(paths, lambda share: similar.loaded(models.predictions(share, cache)), group))
+    else:
+        results = split(paths, lambda share: models.predictions(share, cache), group)
     if group.rank:  # its answers go to the first
         count = sum(1 for _ in results)
         cli.warn(f"process {group.rank}: {models.summary()}")
@@ -972,7 +1006,7 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         if settings.captions.constant_share:  # all answers must be there before the first caption is written
             results = stack.enter_context(kept(results))
             style = without_constant_tags(results, tagger, rule, style, settings)
-        counts = write_answers(results, paths, tagger, rule, style, settings)
+        counts = write_answers(results, paths, tagger, rule, style, settings, similar)
     left = f", {counts.left_out:,} left out" if counts.left_out else ""
     cli.warn(models.summary() + left)
     return counts

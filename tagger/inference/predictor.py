@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tagger.cli import counted
 from tagger.files import UserError
@@ -143,6 +143,16 @@ def is_finite(logits: Logits) -> bool:
 # --- many images ----------------------------------------------------------------------------------------------------
 
 
+class Beside(Protocol):
+    """What is made of images beside their logits, such as SimilarArtists."""
+
+    def recall(self, path: Path, image_key: bytes, cache: PredictionCache | None) -> bool:
+        """Whether the cache has it of an image, whose logits have this key there."""
+
+    def keep(self, path: Path, image_key: bytes, cache: PredictionCache | None, answered: bool) -> None:
+        """Called for each image of a batch in turn, after the model has seen it; unanswered, it is left out."""
+
+
 class _Pending(NamedTuple):
     """An image on its way through the queue: with what is known of it, or with pixels that the model must see."""
 
@@ -153,12 +163,13 @@ class _Pending(NamedTuple):
 
 
 def predictions(
-    paths: Iterable[Path], predictor: Predictor, cache: PredictionCache | None, key: bytes
+    paths: Iterable[Path], predictor: Predictor, cache: PredictionCache | None, key: bytes, beside: Beside | None = None
 ) -> Iterator[Result]:
     """For each image in turn its logits, or why it could not be read.
 
     Args:
         key: what the logits depend on besides the image, see cache.fingerprint.
+        beside: told of every image that has an answer; what only this does not know goes to the model, too.
     """
     batch_size = predictor.batch_size
     row_bytes = array("f").itemsize * predictor.num_labels
@@ -174,7 +185,7 @@ def predictions(
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
             cached = _logits_of(cache.get(image_key) if cache else None, row_bytes)
-            if cached:
+            if cached and (beside is None or beside.recall(path, image_key, cache)):
                 predictor.known += 1
                 queue.append(_Pending(path, image_key, cached))
             else:
@@ -184,12 +195,12 @@ def predictions(
                 queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
                 decoding += 1
             if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
-                yield from _finish(queue, predictor, cache)
+                yield from _finish(queue, predictor, cache, beside)
                 decoding -= batch_size
             elif not decoding:  # what the cache knows is not kept waiting
-                yield from _finish(queue, predictor, cache)
+                yield from _finish(queue, predictor, cache, beside)
         while queue:
-            yield from _finish(queue, predictor, cache)
+            yield from _finish(queue, predictor, cache, beside)
 
 
 def _logits_of(data: bytes | None, row_bytes: int) -> "array[float] | None":
@@ -208,7 +219,9 @@ def _threads() -> "ThreadPoolExecutor":
     return ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
 
 
-def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None) -> Iterator[Result]:
+def _finish(
+    queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None, beside: Beside | None
+) -> Iterator[Result]:
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
     taken: list[_Pending] = []
     decoding = 0
@@ -228,7 +241,10 @@ def _finish(queue: deque[_Pending], predictor: Predictor, cache: PredictionCache
     for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
         if outcome is None:
             outcome = logits = next(rows)
-            if not is_finite(logits):
+            answered = is_finite(logits)
+            if beside:
+                beside.keep(path, image_key, cache, answered)
+            if not answered:
                 reason = "the model's answer is no number (NaN or infinity)"
                 outcome = UserError(f"{path}: {reason}; remove the image, or name another model")
             elif cache:

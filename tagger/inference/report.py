@@ -51,18 +51,25 @@ class Entry:
         name: what the page calls it.
         groups: for ratings and each group the probabilities by tag name, those of at least LOWEST; of ratings all.
         prompt: what the file itself says, or None.
+        similar: similarity of the closest taught artists by name, falling; None where they were not asked for.
     """
 
     image: Path
     name: str
     groups: Mapping[str, Mapping[str, float]]
     prompt: "PromptAnswer | None" = None
+    similar: Mapping[str, float] | None = None
 
 
 def make_entry(
-    image: Path, name: str, probabilities: Sequence[float], vocabulary: Vocabulary, prompt: "PromptAnswer | None" = None
+    image: Path,
+    name: str,
+    probabilities: Sequence[float],
+    vocabulary: Vocabulary,
+    prompt: "PromptAnswer | None" = None,
+    similar: Mapping[str, float] | None = None,
 ) -> Entry:
-    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of its prompt."""
+    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of the rest."""
     groups = {
         category: {
             vocabulary.names[i]: probabilities[i]
@@ -71,7 +78,7 @@ def make_entry(
         }
         for category in ("rating", *groups_of(vocabulary))
     }
-    return Entry(image, name, groups, prompt)
+    return Entry(image, name, groups, prompt, similar)
 
 
 class Report:
@@ -98,9 +105,16 @@ class Report:
         self._entries: list[Entry] = []  # of this page
         self._empty: list[int] = []  # pages without an image
 
-    def add(self, image: Path, probabilities: Sequence[float], prompt: "PromptAnswer | None" = None) -> None:
-        """Show the next image: its C probabilities are in the vocabulary's order; its own prompt, if that is told."""
-        self._entries.append(make_entry(image, self._names[self._passed], probabilities, self.vocabulary, prompt))
+    def add(
+        self,
+        image: Path,
+        probabilities: Sequence[float],
+        prompt: "PromptAnswer | None" = None,
+        similar: Mapping[str, float] | None = None,
+    ) -> None:
+        """Show the next image: its C probabilities are in the vocabulary's order; see Entry for the others."""
+        name = self._names[self._passed]
+        self._entries.append(make_entry(image, name, probabilities, self.vocabulary, prompt, similar))
         self.count += 1
         self.pass_over()
 
@@ -277,6 +291,7 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
         order: the tags that a caption may have, in its order: for each its place in all groups but rating, joined.
         artist_strings: for each way to weigh and each syntax the pieces of the likeliest artists.
         prompt: what the file itself says, where that is told, see `prompt_data`.
+        similar: [(name, similarity)] of the closest taught artists, where they are told.
     """
     groups = {category: by_probability(group) for category, group in entry.groups.items()}
     tags = {category: dict(group) for category, group in groups.items() if category != "rating"}
@@ -295,7 +310,8 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
             for weights in ARTIST_WEIGHTS
         },
     }
-    return data | ({"prompt": prompt_data(entry.prompt)} if entry.prompt else {})
+    data |= {"prompt": prompt_data(entry.prompt)} if entry.prompt else {}
+    return data | ({"similar": list(entry.similar.items())} if entry.similar else {})
 
 
 def prompt_data(answer: "PromptAnswer") -> dict[str, Any]:

@@ -34,6 +34,8 @@ from tagger.inference.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from tagger.inference.similar import SimilarArtists
+
 Load = Callable[[Mapping[str, Any], Path], "nn.Module"]  # a model of a config.json and a file of weights
 
 
@@ -231,6 +233,17 @@ class RunHints:
     engine: EngineHints
 
 
+def open_similar(tagger: Tagger, hint: str) -> "SimilarArtists":
+    """How close pictures are to the artists that were taught to the model that answers for artists.
+
+    Raises:
+        UserError: see SimilarArtists.
+    """
+    from tagger.inference.similar import SimilarArtists  # late: few runs ask for it
+
+    return SimilarArtists(tagger.artists or tagger.main, hint)
+
+
 def open_engine(model: Description, settings: EngineSettings, load: Load, hints: EngineHints) -> Engine:
     """Load a model.
 
@@ -253,20 +266,32 @@ class Taggers:
     Args:
         load: see Load.
         batch_size: images at a time.
+        similar: what looks on, where the artists that are closest are asked for.
     """
 
-    def __init__(self, tagger: Tagger, settings: EngineSettings, batch_size: int, load: Load, hints: RunHints) -> None:
-        self.predictors = [
-            Predictor(
-                partial(open_engine, model, settings, load, hints.engine),
-                len(model.vocabulary),
-                batch_size,
-                model.preparation if model.config else None,
-                hints.predictor,
-                name=str(model.weights),
+    def __init__(
+        self,
+        tagger: Tagger,
+        settings: EngineSettings,
+        batch_size: int,
+        load: Load,
+        hints: RunHints,
+        similar: "SimilarArtists | None" = None,
+    ) -> None:
+        self.watchers = [similar if similar and model is similar.model else None for model in tagger.models]
+        self.predictors = []
+        for model, watcher in zip(tagger.models, self.watchers, strict=True):
+            opens = partial(open_engine, model, settings, load, hints.engine)
+            self.predictors.append(
+                Predictor(
+                    watcher.watching(opens) if watcher else opens,
+                    len(model.vocabulary),
+                    batch_size,
+                    model.preparation if model.config else None,
+                    hints.predictor,
+                    name=str(model.weights),
+                )
             )
-            for model in tagger.models
-        ]
         self.keys = [
             fingerprint((model.weights, *model.data), model.identity(), settings.device, settings.precision)
             for model in tagger.models
@@ -276,7 +301,8 @@ class Taggers:
         """For each image in turn the logits of all models, one behind the other, or why it could not be read."""
         paths = list(paths)
         streams = [
-            predictions(paths, predictor, cache, key) for predictor, key in zip(self.predictors, self.keys, strict=True)
+            predictions(paths, predictor, cache, key, beside)
+            for predictor, key, beside in zip(self.predictors, self.keys, self.watchers, strict=True)
         ]
         if len(streams) == 1:
             yield from streams[0]

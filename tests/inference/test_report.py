@@ -422,6 +422,24 @@ def test_artist_strings(window: Window) -> None:
     assert window.page.locator('.card[data-number="0"]').get_by_text("no artist above 0.95").is_visible()
 
 
+def test_the_closest_artists_are_shown_where_none_passes(browser: Any, tmp_path: Path) -> None:
+    path, picture = tmp_path / "out.html", draw(tmp_path / "first.jpg")
+    vocabulary = Vocabulary(("some",), (CATEGORY_NUMBERS["artist"],))
+    rule, artists = SelectionRule(THRESHOLDS), ArtistSettings()
+    with report.writing(path, [picture, picture], rule, vocabulary, PLAIN, artists) as page:
+        page.add(picture, [0.6], similar={"mika_(sample)": 0.412, "<b>": -0.1})
+        page.add(picture, [0.6])
+    opened = Window(browser, tmp_path / "out.html", locale="en-US")
+    row = opened.page.locator('.prompt:has([data-copy="similar"])')
+    assert row.count() == 1 and row.is_hidden()
+    opened.slide("artist_threshold", 0.7)
+    assert row.is_visible() and row.locator(".text").text_content() == "mika_(sample) 0.41, <b> -0.10"
+    assert "no probability" in row.locator(".label").get_attribute("title")
+    assert opened.prompt("similar") == "mika_(sample) 0.41, <b> -0.10"
+    opened.context.close()
+    assert not opened.complaints
+
+
 # Rows in an order that is none of categories or probabilities, with names that a page could stumble over.
 TAGS: dict[str, tuple[int, float, float]] = {  # category, and the probability in either image
     "general": (9, 0.9, 0.2),
