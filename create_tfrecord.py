@@ -1,4 +1,4 @@
-"""Turn a dataset of image + txt pairs into TFRecords for train_pytorch.py.
+"""Turn a dataset of images, with their tags beside them, into TFRecords for train_pytorch.py.
 
     python create_tfrecord.py --dataset-folder ./dataset --output-path ./output-datasets
 
@@ -29,9 +29,10 @@ from tqdm import tqdm
 from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
+from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
 from tagger.formats.records import ABOUT_FILE, About
-from tagger.formats.tag_lists import TagReader, lookalikes_in_words
+from tagger.formats.tag_lists import lookalikes_in_words
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
@@ -44,9 +45,9 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
-from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput, opened_catalog
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, Row, UnusableOutput, opened_catalog
 from tagger.tfrecord.labels import UNKNOWN_TAGS_FILE, Labels, assign_labels, write_unknown_tags
-from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
+from tagger.tfrecord.pairs import Pair, Scanned, printable, scan_pairs
 from tagger.tfrecord.shards import Shard, compare, find_damage, lay_out, make_room, read_all_stats
 from tagger.tfrecord.workers import DaskWorkers, Workers, available_cores
 from tagger.tfrecord.writer import (
@@ -116,7 +117,9 @@ class Settings:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    data.add_argument(
+        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+    )
     data.add_argument(
         "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"
     )
@@ -255,7 +258,7 @@ def check_output(settings: Settings) -> None:
 def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
     """Bring the catalog up to date with the folder."""
 
-    def read(batches: Iterator[list[PairNames]]) -> Iterator[tuple[Sequence[PairNames], list[Scanned | str]]]:
+    def read(batches: Iterator[list[Pair]]) -> Iterator[tuple[Sequence[Pair], list[Scanned | str]]]:
         return workers.map(partial(scan_pairs, settings.folder), batches, CRASHED)
 
     catalog.list_folder(settings.recursive)
@@ -270,10 +273,10 @@ def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The labels, and the reader that made names of what is written in the txt files."""
+    """The labels, and the reader that made names of what is written beside the images."""
 
     labels: Labels
-    reader: TagReader
+    reader: NamespaceReader
 
 
 def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
@@ -290,9 +293,10 @@ def assign(catalog: Catalog, categories: Mapping[str, Category], settings: Setti
         categories: by tag, from the dataset's tag_categories.csv.
     """
     vocabulary = read_vocabulary(settings.tags_csv)
-    reader = TagReader({**vocabulary.index, **categories})
+    reader = NamespaceReader({**vocabulary.index, **categories})
     counts = catalog.tag_counts(reader.name)
-    return Tagging(assign_labels(counts, vocabulary, categories, settings.min_count), reader)
+    known = {**reader.categories, **categories}
+    return Tagging(assign_labels(counts, vocabulary, known, settings.min_count), reader)
 
 
 def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
@@ -318,7 +322,7 @@ def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
         cli.warn(f"{len(unknown):,} {are} not in {csv_path} ({uses}): {named}; see {UNKNOWN_TAGS_FILE}")
     if left_out:
         tags = counted(left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
 
 
 def warn_of_new_tags(tagging: Tagging, kept: Path) -> None:
@@ -509,12 +513,14 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
     if alone:
         txt = f"{counted(alone, 'txt file')} {'has' if alone == 1 else 'have'}"
         cli.warn(f"warning: {txt} no image ({', '.join(IMAGE_SUFFIXES)}) of that name, such as {first}")
+    if twice := catalog.labelled_twice():
+        cli.warn(f"warning: {twice}")
     pictures = Counter({suffix: catalog.others[suffix] for suffix in OTHER_IMAGE_SUFFIXES if catalog.others[suffix]})
     if pictures:
         advice = "pictures in formats that are not read here; convert them to png or jpg"
         cli.warn(f"left out: {in_words(pictures)}: {advice}")
     if others := catalog.others - pictures:
-        cli.warn(f"{settings.folder}: not read, for being neither pictures nor txt files: {in_words(others)}")
+        cli.warn(f"{settings.folder}: not read, for being neither pictures nor files with tags: {in_words(others)}")
     if equal := catalog.equal_pictures():
         equals = f"{counted(equal, 'image')} {'equals' if equal == 1 else 'equal'}"
         print(f"{settings.folder}: {equals} another one; equal ones are all in train or all in val", file=sys.stderr)

@@ -14,6 +14,7 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 import functools
 import sys
+import tempfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,17 +30,10 @@ from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, IMPLICATION_QUERY, LOGIN_VARIABLE, MAX_RATE, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
-from tagger.formats.pairs import CAPTION_SUFFIX, captions_of, folders_of
-from tagger.formats.tag_lists import (
-    TagReader,
-    is_usable,
-    lookalikes,
-    lookalikes_in_words,
-    parse_tags,
-    read_tags,
-    tag_files,
-    usable_tags,
-)
+from tagger.formats.namespaces import NamespaceReader
+from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
+from tagger.formats.sidecars import read_labels
+from tagger.formats.tag_lists import is_usable, lookalikes, lookalikes_in_words, parse_tags, tag_files, usable_tags
 from tagger.formats.tag_relations import IMPLICATION_COLUMNS, IMPLICATIONS_FILE, read_implications
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
@@ -60,6 +54,7 @@ from tagger.formats.vocabulary import (
     read_categories,
     read_vocabulary,
 )
+from tagger.tfrecord.catalog import CATALOG_FILE, opened_catalog
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
@@ -73,10 +68,10 @@ FLAGS = SettingNames(
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """The tags of a dataset's txt files.
+    """The tags of a dataset's pictures.
 
     Attributes:
-        folder: of the pairs.
+        folder: of the pictures, with their tags beside them.
         recursive: also those of the folders below it.
         min_count: tags with fewer uses are left out.
         categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
@@ -135,7 +130,9 @@ def progress_of(path: Path) -> Path:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
-    dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    dataset.add_argument(
+        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+    )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
     dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
@@ -261,20 +258,21 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     Args:
         standing: the names of the vocabulary that is to be extended, which the tags are spelt like.
     """
-    paths = caption_files(source)
+    paths = label_paths(source)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
-    reader = TagReader(known.keys() | set(standing))
+    reader = NamespaceReader(known.keys() | set(standing))
     problems, left_out = [], 0
     for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
         try:
-            written = read_tags(path, ENCODING_HINT)
+            written = read_labels(path, ENCODING_HINT)
         except UserError as error:
             problems.append(str(error))
             continue
         usable = usable_tags(written)
         left_out += len(written) - len(usable)
         counts.update(set(map(reader.name, usable)))
+    known = {**reader.categories, **known}
     rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
     # A model needs all four ratings, also where a dataset lacks one.
@@ -282,21 +280,28 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     return Found(table, problems, left_out, reader.weights_in_words(), frozenset(known))
 
 
-def caption_files(source: DatasetSource) -> list[Path]:
-    """The txt files with a picture beside them, for others may be notes; all of them where there is no picture.
+def label_paths(source: DatasetSource) -> list[Path]:
+    """The files with the pictures' tags, for others may be notes; all txt files where there is no picture.
 
     Raises:
-        UserError: there is no such folder, or no txt file in it.
+        UserError: there is no such folder, or no such file in it.
     """
-    paths = tag_files(source.folder, NO_PAIRS, source.recursive)
-    captions, others = [], 0
-    for folder in folders_of(source.folder, source.recursive):
-        found, alone = captions_of(folder)
-        captions += found
-        others += alone
-    if captions and others:
-        cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
-    return captions or paths
+    if not source.folder.is_dir():
+        raise UserError(f"{source.folder}: no such folder; {NO_PAIRS}")
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        opened_catalog(Path(temporary, CATALOG_FILE), source.folder) as catalog,
+    ):
+        catalog.list_folder(source.recursive)
+        paths = [source.folder / name for name in catalog.labels()]
+        if not paths:
+            return tag_files(source.folder, NO_PAIRS, source.recursive)
+        others, _ = catalog.txt_without_image()
+        if others:
+            cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
+        if twice := catalog.labelled_twice():
+            cli.warn(f"warning: {twice}")
+    return paths
 
 
 def known_categories(source: DatasetSource) -> dict[str, Category]:
@@ -502,7 +507,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.warn(f"{found.weights}; the weights were left out")
     if found.left_out:
         tags = counted(found.left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
     print(write(output, found))
     output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return cli.INCOMPLETE if found.problems or found.left_out else cli.DONE

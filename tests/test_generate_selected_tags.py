@@ -342,3 +342,21 @@ def test_folders_below_with_their_categories(folder: Path, tmp_path: Path) -> No
     assert "wlop" not in read_vocabulary(tmp_path / "flat.csv").names
     assert generate(folder, tmp_path / "tags.csv", "--recursive", "--with-count") == 0
     assert {"solo,0,4", "wlop,1,1", "miku,4,1"} <= set(lines(tmp_path / "tags.csv"))
+
+
+def test_tags_beside_pictures_as_other_programs_leave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dataset"
+    for number, name in enumerate(("a.png", "b.png", "c.png", "d.png")):
+        write_pair(folder, name, [], grey=number).with_suffix(".txt").unlink()
+    (folder / "a.png.json").write_text(
+        '{"rating": "e", "tag_string_general": "smile hat", "tag_string_artist": "ke-ta"}'
+    )
+    (folder / "b.png.txt").write_text("creator:ke ta\nsmile")
+    (folder / "c.caption").write_text("smile")
+    (folder / "c.json").write_text('["hat"]')
+    (folder / "d.json").write_text("[")
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
+    told = capsys.readouterr().err
+    assert "warning: 1 image has several files with tags, such as c.png; " in told
+    assert "d.json: not JSON" in told
+    assert lines(tmp_path / "tags.csv")[4:-1] == ["explicit,9,1", "smile,0,3", "hat,0,1", "ke-ta,1,1", "ke_ta,1,1"]
