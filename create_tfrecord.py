@@ -31,6 +31,7 @@ from tagger.cli import counted
 from tagger.files import UserError
 from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
+from tagger.formats.post_tables import Posts, check_table, read_posts
 from tagger.formats.records import ABOUT_FILE, About
 from tagger.formats.tag_lists import lookalikes_in_words
 from tagger.formats.vocabulary import (
@@ -73,6 +74,7 @@ class Settings:
     Attributes:
         folder: of the pairs.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         output: of the records.
         overwrite: replace shards that were made of something else.
         verify: read every record of the finished shards, and write damaged ones again.
@@ -89,6 +91,7 @@ class Settings:
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     output: Path
     overwrite: bool
     verify: bool
@@ -122,6 +125,14 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     )
     data.add_argument(
         "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"
+    )
+    data.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
     )
     data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
@@ -197,6 +208,7 @@ def make_settings(arguments: Namespace) -> Settings:
     return Settings(
         folder=arguments.dataset_folder,
         recursive=arguments.recursive,
+        metadata=arguments.metadata,
         output=arguments.output_path,
         overwrite=arguments.overwrite,
         verify=arguments.verify or arguments.overwrite,
@@ -219,10 +231,12 @@ def check_input(settings: Settings) -> Mapping[str, Category]:
     """Refuse a dataset or a vocabulary that cannot be used; the category by tag that tag_categories.csv knows.
 
     Raises:
-        UserError: the dataset's folder is not there, or one of its files or the CSV has to be corrected.
+        UserError: the dataset's folder is not there, or one of its files, a table or the CSV has to be corrected.
     """
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
+    for path in settings.metadata:
+        check_table(path)
     hint = "make it with generate_selected_tags.py, or name another --tags-csv"
     vocabulary = read_vocabulary(settings.tags_csv, hint)
     if settings.min_count is not None:
@@ -261,11 +275,19 @@ def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
     def read(batches: Iterator[list[Pair]]) -> Iterator[tuple[Sequence[Pair], list[Scanned | str]]]:
         return workers.map(partial(scan_pairs, settings.folder), batches, CRASHED)
 
-    catalog.list_folder(settings.recursive)
+    catalog.list_folder(settings.recursive, posts_in(settings.metadata) if settings.metadata else None)
     unread = catalog.unread()
     with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
         for done in catalog.scan(read):
             bar.update(done)
+
+
+def posts_in(tables: Sequence[Path]) -> Iterator[Posts]:
+    """The rows of tables of posts, with a bar that counts them."""
+    with tqdm(desc="looking up", unit="post", unit_scale=True, dynamic_ncols=True) as bar:
+        for posts in chain.from_iterable(map(read_posts, tables)):
+            yield posts
+            bar.update(len(posts))
 
 
 # --- tags -----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, IMPLICATION_QUERY, LOG
 from tagger.files import UserError, read_json, write_csv, write_json
 from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
+from tagger.formats.post_tables import check_table, read_posts
 from tagger.formats.sidecars import read_labels
 from tagger.formats.tag_lists import is_usable, lookalikes, lookalikes_in_words, parse_tags, tag_files, usable_tags
 from tagger.formats.tag_relations import IMPLICATION_COLUMNS, IMPLICATIONS_FILE, read_implications
@@ -73,12 +75,14 @@ class DatasetSource:
     Attributes:
         folder: of the pictures, with their tags beside them.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         min_count: tags with fewer uses are left out.
         categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
     """
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     min_count: int
     categories_from: Path | None
 
@@ -134,6 +138,14 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
     )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
+    dataset.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
+    )
     dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
         "--categories-from",
@@ -217,7 +229,11 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
         source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts, arguments.implications)
     else:
         source = DatasetSource(
-            arguments.dataset_folder, arguments.recursive, arguments.min_count, arguments.categories_from
+            arguments.dataset_folder,
+            arguments.recursive,
+            arguments.metadata,
+            arguments.min_count,
+            arguments.categories_from,
         )
     columns = WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
     output = Output(
@@ -258,16 +274,13 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     Args:
         standing: the names of the vocabulary that is to be extended, which the tags are spelt like.
     """
-    paths = label_paths(source)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     known = known_categories(source)
     reader = NamespaceReader(known.keys() | set(standing))
     problems, left_out = [], 0
-    for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
-        try:
-            written = read_labels(path, ENCODING_HINT)
-        except UserError as error:
-            problems.append(str(error))
+    for written in tqdm(tag_lists(source), desc="reading", unit="list", dynamic_ncols=True):
+        if isinstance(written, UserError):
+            problems.append(str(written))
             continue
         usable = usable_tags(written)
         left_out += len(written) - len(usable)
@@ -280,11 +293,11 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     return Found(table, problems, left_out, reader.weights_in_words(), frozenset(known))
 
 
-def label_paths(source: DatasetSource) -> list[Path]:
-    """The files with the pictures' tags, for others may be notes; all txt files where there is no picture.
+def tag_lists(source: DatasetSource) -> Iterator[list[str] | UserError]:
+    """The tags of each picture as they are written, or why they cannot be read; where there is no picture, of each txt.
 
     Raises:
-        UserError: there is no such folder, or no such file in it.
+        UserError: there is no such folder, or nothing with tags in it.
     """
     if not source.folder.is_dir():
         raise UserError(f"{source.folder}: no such folder; {NO_PAIRS}")
@@ -292,16 +305,26 @@ def label_paths(source: DatasetSource) -> list[Path]:
         tempfile.TemporaryDirectory() as temporary,
         opened_catalog(Path(temporary, CATALOG_FILE), source.folder) as catalog,
     ):
-        catalog.list_folder(source.recursive)
-        paths = [source.folder / name for name in catalog.labels()]
-        if not paths:
-            return tag_files(source.folder, NO_PAIRS, source.recursive)
+        posts = chain.from_iterable(map(read_posts, source.metadata))
+        catalog.list_folder(source.recursive, posts if source.metadata else None)
+        if not catalog.has_labels():
+            yield from map(read_list, tag_files(source.folder, NO_PAIRS, source.recursive))
+            return
         others, _ = catalog.txt_without_image()
         if others:
             cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
         if twice := catalog.labelled_twice():
             cli.warn(f"warning: {twice}")
-    return paths
+        yield from (read_list(source.folder / name) for name in catalog.labels())
+        yield from catalog.described()
+
+
+def read_list(path: Path) -> list[str] | UserError:
+    """The tags in a file, as they are written, or why they cannot be read."""
+    try:
+        return read_labels(path, ENCODING_HINT)
+    except UserError as error:
+        return error
 
 
 def known_categories(source: DatasetSource) -> dict[str, Category]:
@@ -497,6 +520,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(write_implications(source, output.implications))
         return cli.DONE
     standing = check_output(source, output)
+    for path in source.metadata if isinstance(source, DatasetSource) else ():
+        check_table(path)
     if isinstance(source, DanbooruSource):
         found = read_danbooru(source, output.progress)
     else:

@@ -732,7 +732,7 @@ def test_hydrus_captions_and_posts_side_by_side(tmp_path: Path) -> None:
     csv_path = write_csv(tmp_path / "selected_tags.csv", [*RATINGS, "creator:somebody,0"])
     done = run_script("create_tfrecord.py", "--img-size", 14, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "warning: 1 image has several files with tags, such as d.png; the first of x.txt, x.jpg.txt" in done.stderr
+    assert "warning: 1 image has tags in several places, such as d.png; taken was the first of x.txt" in done.stderr
     assert "warning: 1 tag left out, for being endless or having invisible characters or commas" in done.stderr
     found = reasons(tmp_path / "output-datasets")
     assert found.pop("e.png").startswith("e.json: not JSON (")
@@ -740,3 +740,25 @@ def test_hydrus_captions_and_posts_side_by_side(tmp_path: Path) -> None:
     known = read_categories(csv_path)
     assert known["ke-ta"] == ARTIST and known["saber"] == CHARACTER and known["highres"] == 5
     assert known["creator:somebody"] == GENERAL and "re:zero" not in known  # as it stands in the CSV; d.txt holds
+
+
+def test_tags_from_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        write_pair(tmp_path / "dataset", f"{number + 1:03}.png", [], grey=number).with_suffix(".txt").unlink()
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    rows = [
+        f'{{"id": {n}, "rating": "q", "tag_string_general": "smile", "tag_string_artist": "ke-ta"}}' for n in (1, 2)
+    ]
+    (tmp_path / "posts.jsonl").write_text("\n".join(rows))
+    write_csv(tmp_path / "more.csv", ["2,hat", "3,hat"], header="id,tags")
+    tables = ["--metadata", tmp_path / "posts.jsonl", tmp_path / "more.csv"]
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, *tables, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert reasons(tmp_path / "output-datasets").keys() == {"004.png"}
+    assert list(read_categories(csv_path).items())[4:] == [("ke-ta", ARTIST), ("smile", GENERAL), ("hat", GENERAL)]
+    assert about(tmp_path / "output-datasets")["train_samples"] == 2
+    # What is wrong with a table is said before any work.
+    shutil.rmtree(tmp_path / "output-datasets")
+    assert run(tmp_path, "--metadata", tmp_path / "gone.parquet") == 2
+    assert "gone.parquet: no such file; name a table of posts" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()

@@ -357,6 +357,18 @@ def test_tags_beside_pictures_as_other_programs_leave_them(tmp_path: Path, capsy
     (folder / "d.json").write_text("[")
     assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
     told = capsys.readouterr().err
-    assert "warning: 1 image has several files with tags, such as c.png; " in told
+    assert "warning: 1 image has tags in several places, such as c.png; " in told
     assert "d.json: not JSON" in told
     assert lines(tmp_path / "tags.csv")[4:-1] == ["explicit,9,1", "smile,0,3", "hat,0,1", "ke-ta,1,1", "ke_ta,1,1"]
+
+
+def test_tags_in_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("1.png", "2.png", "3.png")):
+        write_pair(tmp_path / "dataset", name, ["smile"], grey=number)
+    (tmp_path / "dataset" / "2.txt").unlink()
+    table = write_csv(tmp_path / "posts.csv", ["1,hat,", "2,hat smile,ke-ta", "9,smile,"], "id,tags,tags_artist")
+    assert generate(tmp_path / "dataset", tmp_path / "tags.csv", "--with-count", "--metadata", table) == 0
+    assert "1 image has tags in several places" in capsys.readouterr().err
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["smile,0,3", "hat,0,1", "ke-ta,1,1"]
+    assert generate(tmp_path / "dataset", tmp_path / "other.csv", "--metadata", tmp_path / "posts.xml") == 2
+    assert "posts.xml: no such file" in error_line(capsys.readouterr().err)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,9 @@ import numpy as np
 
 from tagger.files import UserError
 from tagger.formats.pairs import CAPTION_SUFFIX, folders_of, label_files, stems_of_labels
+from tagger.formats.post_tables import Posts
+from tagger.formats.posts import key_of
+from tagger.formats.tag_lists import format_tags, usable_tags
 from tagger.formats.vocabulary import CATEGORIES_FILE
 from tagger.tfrecord.pairs import Pair, Scanned, printable
 from tagger.tfrecord.sources.folders import look_at
@@ -44,12 +47,17 @@ CREATE TABLE scanned (
 """
 # Made anew by each run: `listed` is what lies in the folder, by the stem of the picture that it may belong to;
 # `present` the images among it, with the file that holds the tags of each; `alone` the other files that may hold tags,
-# once for each stem; `ordered` the usable images in the order of the records, and `unlabelled` those whose tags have no
-# label.
+# once for each stem; `wanted` the posts that images are called after; `described` the tags of images in a table of
+# posts; `ordered` the usable images in the order of the records, and `unlabelled` those whose tags have no label.
 TABLES = {
     "listed": "(stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT)",
-    "present": "(name BLOB PRIMARY KEY, labels BLOB, others INTEGER, stamp TEXT, problem TEXT) WITHOUT ROWID",
+    "present": (
+        "(name BLOB PRIMARY KEY, labels BLOB, others INTEGER, lacking INTEGER, file TEXT, stamp TEXT, problem TEXT) "
+        "WITHOUT ROWID"
+    ),
     "alone": "(name BLOB, suffix TEXT, stems INTEGER)",
+    "wanted": "(key TEXT, name BLOB)",
+    "described": "(name BLOB PRIMARY KEY, tags TEXT, left_out INTEGER) WITHOUT ROWID",
     "ordered": "(rank INTEGER PRIMARY KEY, name BLOB, digest BLOB, labels BLOB)",
     "unlabelled": "(name BLOB, tags TEXT)",
 }
@@ -100,6 +108,10 @@ def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
 ALONE = "SELECT name, suffix FROM alone GROUP BY name HAVING count(*) = max(stems)"
 
 
+# The tags of an image: those beside it, or else those in a table of posts.
+TAGS = "coalesce(scanned.tags, described.tags) FROM scanned LEFT JOIN described USING (name)"
+
+
 def _listed(file: Found) -> list[tuple[bytes, int, bytes, str, str | None]]:
     """Rows of `listed`."""
     return [(os.fsencode(stem), file.kind, os.fsencode(file.name), file.stamp, file.problem) for stem in file.stems()]
@@ -115,9 +127,13 @@ def _label_files(image: bytes) -> list[bytes]:
     return [os.fsencode(name) for name in label_files(os.fsdecode(image))]
 
 
-def _paired(
-    images: Sequence[Any], labels: Mapping[bytes, Any]
-) -> Iterator[tuple[bytes, bytes | None, int, str, str | None]]:
+def _described(name: bytes, written: Sequence[str]) -> tuple[bytes, str, int]:
+    """A row of `described`."""
+    tags = usable_tags(written)
+    return name, format_tags(tags), len(written) - len(tags)
+
+
+def _paired(images: Sequence[Any], labels: Mapping[bytes, Any]) -> Iterator[tuple[Any, ...]]:
     """Rows of `present`.
 
     Args:
@@ -129,22 +145,19 @@ def _paired(
         # Files that are called by the stem belong to the first; another needs one with its whole name.
         own = [each for each in expected if each in labels and (not number or each.startswith(name))]
         first, label_stamp = (own[0], labels[own[0]][3]) if own else (None, "")
+        lacking = False
         if first is None and number:
             problem = f"{os.fsdecode(images[0][2])} has the same txt; rename one of them"
         elif first is None:
+            lacking = not problem  # a table of posts may have the tags
             problem = f"{os.fsdecode(stem)}.txt: no such file; write its tags, separated by commas"
         elif not problem and (reason := labels[first][4]):
             problem = f"{os.fsdecode(first)}: {reason}"
         if first and (place := expected.index(first)):
             label_stamp += f" {place}"
+        problem = printable(problem) if problem else None
         # The problem is a part of the stamp, so that a pair is read anew when it is gone.
-        yield (
-            name,
-            first,
-            len(own[1:]),
-            f"{stamp} {label_stamp} {printable(problem or '')}",
-            problem and printable(problem),
-        )
+        yield name, first, len(own[1:]), lacking, stamp, f"{stamp} {label_stamp} {problem or ''}", problem
 
 
 class Catalog:
@@ -209,12 +222,14 @@ class Catalog:
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
-    def list_folder(self, recursive: bool = False) -> None:
+    def list_folder(self, recursive: bool = False, posts: Iterable[Posts] | None = None) -> None:
         """Note what is in the folder, and forget what earlier runs read of files that changed since.
 
         Args:
             recursive: also what is in the folders below it, but for the one that the records are written to. A file's
                 name is then its path from the dataset's folder, with slashes on every system.
+            posts: where the tags of images are that have none beside them. An image belongs to the post whose id or MD5
+                it is called after; of several rows on one post the first holds.
         """
         for table, columns in TABLES.items():
             self._database.execute(f"DROP TABLE IF EXISTS {table}")
@@ -227,6 +242,8 @@ class Catalog:
                 rows = map(_listed, self._files(entries, root, prefix, recursive))
                 self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", chain.from_iterable(rows))
         self._pair_up()
+        if posts is not None:
+            self._describe(posts)
         self._database.execute(
             "DELETE FROM scanned WHERE NOT EXISTS "
             "(SELECT 1 FROM present WHERE present.name = scanned.name AND present.stamp = scanned.stamp)"
@@ -280,11 +297,43 @@ class Catalog:
                 present += _paired(images, labels)
                 theirs = {name for image in images for name in _label_files(image[2])}
                 alone += [_alone(name) for name in labels if name not in theirs]
-            self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?)", present)
+            self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?, ?)", present)
             self._database.executemany("INSERT INTO alone VALUES (?, ?, ?)", alone)
         # A file that may hold tags, and belongs to none of the pictures whose stems it has.
         query = f"SELECT suffix, count(*) FROM ({ALONE}) WHERE suffix <> ? GROUP BY suffix"
         self.others.update(dict(self._database.execute(query, (CAPTION_SUFFIX,))))
+
+    def _describe(self, posts: Iterable[Posts]) -> None:
+        """Look up the images in tables of posts."""
+        execute, executemany = self._database.execute, self._database.executemany
+        names = execute("SELECT name FROM present")
+        for some in batches((name for (name,) in names), COMMIT_EVERY):
+            keys = ((key_of(Path(os.fsdecode(name)).stem), name) for name in some)
+            executemany("INSERT INTO wanted VALUES (?, ?)", (each for each in keys if each[0]))
+        execute("CREATE INDEX wanted_key ON wanted (key)")
+        execute("CREATE TEMP TABLE IF NOT EXISTS keys (key TEXT, number INTEGER)")
+        for batch in posts:
+            rows = ((key, number) for number, keys in enumerate(batch.keys) for key in keys)
+            executemany("INSERT INTO keys VALUES (?, ?)", rows)
+            # CROSS JOIN: each of the few keys is looked up, and not each of the many images.
+            query = "SELECT name, number FROM keys CROSS JOIN wanted ON wanted.key = keys.key ORDER BY number"
+            if found := execute(query).fetchall():
+                written = batch.tags([number for _, number in found])
+                tagged = (_described(name, tags) for (name, _), tags in zip(found, written, strict=True))
+                executemany("INSERT OR IGNORE INTO described VALUES (?, ?, ?)", tagged)
+            execute("DELETE FROM keys")
+        execute("DROP TABLE wanted")
+        is_described = "EXISTS (SELECT 1 FROM described WHERE described.name = present.name)"
+        execute(f"UPDATE present SET others = others + 1 WHERE labels IS NOT NULL AND {is_described}")
+        # The tags are no part of the stamp: they are not read from the image, but from here, whenever they are needed.
+        execute(
+            f"UPDATE present SET problem = NULL, stamp = file || ' described' WHERE lacking AND {is_described} "
+            "AND (SELECT tags FROM described WHERE described.name = present.name) <> ''"
+        )
+        execute(
+            "UPDATE present SET problem = 'no tags beside it, and none in the metadata; write some, or remove it', "
+            "stamp = file || ' not described' WHERE lacking AND problem IS NOT NULL"
+        )
 
     def txt_without_image(self) -> tuple[int, str]:
         """How many txt files have no image beside them, and the name of one."""
@@ -297,15 +346,25 @@ class Catalog:
         for (name,) in self._database.execute("SELECT labels FROM present WHERE labels IS NOT NULL ORDER BY name"):
             yield os.fsdecode(name)
 
+    def described(self) -> Iterator[list[str]]:
+        """The tags of the images that have none beside them, but in a table of posts; in the order of their names."""
+        query = "SELECT tags FROM described JOIN present USING (name) WHERE lacking AND tags <> '' ORDER BY name"
+        for (tags,) in self._database.execute(query):
+            yield tags.split(",")
+
+    def has_labels(self) -> bool:
+        """Whether any image has tags, in a file or in a table of posts."""
+        return bool(self._number("SELECT EXISTS (SELECT 1 FROM present WHERE labels IS NOT NULL OR problem IS NULL)"))
+
     def labelled_twice(self) -> str:
-        """A sentence on images that have several files with tags, of which one was read; empty where none has."""
+        """A sentence on images with tags in several places, of which one was read; empty where there is none."""
         query = "SELECT count(*), min(name) FROM present WHERE others AND labels IS NOT NULL"
         number, first = self._database.execute(query).fetchone()
         if not number:
             return ""
         have = "1 image has" if number == 1 else f"{number:,} images have"
         order = ", ".join(label_files("x.jpg"))
-        return f"{have} several files with tags, such as {os.fsdecode(first)}; the first of {order} was read"
+        return f"{have} tags in several places, such as {os.fsdecode(first)}; taken was the first of {order}, metadata"
 
     def unread(self) -> int:
         """The number of pairs that `scan` has still to read."""
@@ -324,7 +383,7 @@ class Catalog:
         )
         stamps = self._database.execute("SELECT stamp FROM todo ORDER BY rowid")
         names = self._database.execute("SELECT name, labels FROM todo ORDER BY rowid")
-        pairs = (Pair(os.fsdecode(name), os.fsdecode(labels)) for name, labels in names)
+        pairs = (Pair(os.fsdecode(name), labels and os.fsdecode(labels)) for name, labels in names)
         uncommitted = 0
         for batch, results in read(batches(pairs, SCAN_BATCH)):
             rows: list[tuple[object, ...]] = []
@@ -351,13 +410,16 @@ class Catalog:
             name_of: a tag's name by what is written.
         """
         counts: Counter[str] = Counter()
-        for (written,) in self._database.execute("SELECT tags FROM scanned WHERE problem IS NULL ORDER BY name"):
+        for (written,) in self._database.execute(f"SELECT {TAGS} WHERE problem IS NULL ORDER BY name"):
             counts.update(set(map(name_of, written.split(","))))
         return counts
 
     def tags_left_out(self) -> int:
         """How many tags cannot be any, in all pairs together; see Scanned."""
-        return self._number("SELECT coalesce(sum(tags_left_out), 0) FROM scanned")
+        return self._number(
+            "SELECT coalesce(sum(iif(scanned.tags IS NULL, described.left_out, tags_left_out)), 0) "
+            "FROM scanned LEFT JOIN described USING (name) WHERE problem IS NULL"
+        )
 
     # --- the order --------------------------------------------------------------------------------------------------
 
@@ -384,7 +446,7 @@ class Catalog:
             ordered: list[tuple[int, bytes, bytes, bytes]] = []
             unlabelled: list[tuple[bytes, str]] = []
             for name in names:
-                query = "SELECT digest, tags FROM scanned WHERE name = ?"
+                query = f"SELECT digest, {TAGS} WHERE name = ?"
                 digest, tags = self._database.execute(query, (name,)).fetchone()
                 labels = list(dict.fromkeys(index[tag] for tag in map(name_of, tags.split(",")) if tag in index))
                 if labels:

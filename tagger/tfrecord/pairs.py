@@ -17,10 +17,13 @@ ENCODING_HINT = "save it as UTF-8, or let replace_blanks.py convert it"
 
 
 class Pair(NamedTuple):
-    """The names of an image and of the file with its tags, as paths from the dataset's folder."""
+    """The names of an image and of the file with its tags, as paths from the dataset's folder.
+
+    `labels` is None where the tags are in a table of posts, which knows them better.
+    """
 
     image: str
-    labels: str
+    labels: str | None
 
 
 class Scanned(NamedTuple):
@@ -28,35 +31,43 @@ class Scanned(NamedTuple):
 
     Attributes:
         digest: SHA-256 of the image's bytes.
-        tags: as they are written, separated by commas.
+        tags: as they are written, separated by commas; None where they are in a table of posts.
         tags_left_out: how many more there were that cannot be tags.
     """
 
     digest: bytes
-    tags: str
+    tags: str | None
     tags_left_out: int
 
 
 def scan_pairs(folder: Path, pairs: Sequence[Pair]) -> list[Scanned | str]:
     """Read pairs of a dataset's folder; for each what is in it, or why it is unusable."""
-    return [_scan_pair(folder / pair.image, folder / pair.labels) for pair in pairs]
+    return [_scan_pair(folder, pair) for pair in pairs]
 
 
-def _scan_pair(image: Path, labels: Path) -> Scanned | str:
+def _scan_pair(folder: Path, pair: Pair) -> Scanned | str:
     try:
-        found = read_labels(labels, ENCODING_HINT)
-        names = usable_tags(found)
-        if not found:
-            return f"{labels.name}: no tags in it; write some, separated by commas"
-        if not names:
-            return f"{labels.name}: no usable tags in it, only endless ones or control characters; {ENCODING_HINT}"
-        with open(image, "rb") as file:
+        tags, left_out = (None, 0) if pair.labels is None else _read_tags(folder / pair.labels)
+        with open(folder / pair.image, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        return Scanned(digest, format_tags(names), len(found) - len(names))
+        return Scanned(digest, tags, left_out)
     except UserError as error:
-        return str(error).removeprefix(f"{labels.parent}{os.sep}")
+        return str(error)
     except OSError as error:
         return f"{error.strerror}; replace or remove it"
+
+
+def _read_tags(path: Path) -> tuple[str, int]:
+    """The tags of a file, separated by commas, and how many more there were that cannot be tags."""
+    try:
+        found = read_labels(path, ENCODING_HINT)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path.parent}{os.sep}")) from None
+    if not found:
+        raise UserError(f"{path.name}: no tags in it; write some, separated by commas")
+    if not (names := usable_tags(found)):
+        raise UserError(f"{path.name}: no usable tags in it, only endless ones or control characters; {ENCODING_HINT}")
+    return format_tags(names), len(found) - len(names)
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagger.formats.post_tables import Posts
 from tagger.formats.tag_lists import TagReader
 from tagger.tfrecord import pairs
 from tagger.tfrecord.catalog import Catalog, UnusableOutput, labels_of, opened_catalog
@@ -308,8 +309,9 @@ def test_the_first_of_several_files_with_tags_is_read(tmp_path: Path) -> None:
         found, catalog = listed(tmp_path / str(number), "x.jpg", *order[number:])
         with closing(catalog):
             assert found == {"x.jpg": first}
-            sentence = "1 image has several files with tags, such as x.jpg; the first of x.txt, x.jpg.txt, x.caption, "
-            assert catalog.labelled_twice() == (f"{sentence}x.json, x.jpg.json was read" if number < 4 else "")
+            sentence = "1 image has tags in several places, such as x.jpg; taken was the first of x.txt, x.jpg.txt, "
+            sentence += "x.caption, x.json, x.jpg.json, metadata"
+            assert catalog.labelled_twice() == (sentence if number < 4 else "")
             assert not catalog.others and catalog.txt_without_image() == (0, "")
 
 
@@ -358,3 +360,55 @@ def test_a_catalog_that_an_earlier_version_wrote_is_known(tmp_path: Path) -> Non
     with closing(Catalog(path, folder)) as each:
         assert read_pairs(each, folder) == []
         assert each.put_in_order(INDEX, as_written, 0) == 1
+
+
+# --- tables of posts ------------------------------------------------------------------------------------------------
+
+
+def table(rows: dict[str, str]) -> Iterator[Posts]:
+    """A table with the tags of posts, by id or MD5, two rows at a time."""
+    waiting = list(rows.items())
+    while waiting:
+        some, waiting = waiting[:2], waiting[2:]
+        posts = [{"tags": tags} for _, tags in some]
+        yield Posts([[key] for key, _ in some], lambda numbers, posts=posts: map(posts.__getitem__, numbers))  # type: ignore[misc]
+
+
+def tagged(each: Catalog, folder: Path, rows: dict[str, str] | None) -> tuple[int, dict[str, list[int]]]:
+    """How many images were read, and the labels of each that is usable."""
+    each.list_folder(posts=None if rows is None else table(rows))
+    read = sum(each.scan(lambda batches: ((batch, pairs.scan_pairs(folder, batch)) for batch in batches)))
+    count = each.put_in_order(INDEX, as_written, 0)
+    return read, {row.name: labels_of(row) for row in each.rows(0, count)}
+
+
+def test_the_tags_of_a_picture_may_be_in_a_table_of_posts(tmp_path: Path) -> None:
+    folder, md5 = tmp_path / "set", hashlib.md5(b"").hexdigest()
+    names = ("12.png", "0013.png", f"danbooru_7_{md5}.png", "14.png", "15.png", "16.png", "name.png")
+    for number, name in enumerate(names):
+        image = write_pair(folder, name, ["solo"], grey=number)
+        if name != "14.png":
+            image.with_suffix(".txt").unlink()
+    rows = {"99": "solo", "12": "general", "13": "general solo", "14": "general", md5: "solo", "12 ": "solo"}
+    rows |= {"15": "nul\0", "7": "general"}
+    found = {"12.png": [0], "0013.png": [0, 1], f"danbooru_7_{md5}.png": [1], "14.png": [1]}
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        assert tagged(each, folder, rows) == (4, found)
+        assert each.labelled_twice().startswith("1 image has tags in several places, such as 14.png; ")
+        reason = "no tags beside it, and none in the metadata; write some, or remove it"
+        assert dict(each.problems()) == dict.fromkeys(("15.png", "16.png", "name.png"), reason)
+        assert each.tag_counts(as_written) == {"general": 2, "solo": 3}
+        # Other tags for the same pictures: none of these is read again.
+        assert tagged(each, folder, rows | {"12": "general solo"}) == (0, found | {"12.png": [0, 1]})
+        assert tagged(each, folder, rows | {"16": "solo,general,nul\0"}) == (1, found | {"16.png": [1, 0]})
+        assert each.tags_left_out() == 1
+        assert tagged(each, folder, None) == (0, {"14.png": [1]})
+        assert dict(each.problems())["12.png"].startswith("12.txt: no such file")
+
+
+def test_pictures_of_one_post_in_two_folders(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        write_pair(tmp_path / "set" / name, "5.png", [], grey=number).with_suffix(".txt").unlink()
+    with closing(Catalog(tmp_path / "catalog.sqlite", tmp_path / "set")) as each:
+        each.list_folder(recursive=True, posts=table({"5": "solo"}))
+        assert each.images() == 2 and not list(each.problems())
