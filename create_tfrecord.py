@@ -1,4 +1,4 @@
-"""Turn a dataset of image + txt pairs into TFRecords for train_pytorch.py.
+"""Turn a dataset of images, with their tags beside them, into TFRecords for train_pytorch.py.
 
     python create_tfrecord.py --dataset-folder ./dataset --output-path ./output-datasets
 
@@ -29,9 +29,11 @@ from tqdm import tqdm
 from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
+from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
+from tagger.formats.post_tables import Posts, check_table, read_posts
 from tagger.formats.records import ABOUT_FILE, About
-from tagger.formats.tag_lists import TagReader, lookalikes_in_words
+from tagger.formats.tag_lists import lookalikes_in_words
 from tagger.formats.tag_relations import (
     ALIASES_FILE,
     aliases_beside,
@@ -51,9 +53,9 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
-from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput, opened_catalog
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, Row, UnusableOutput, opened_catalog
 from tagger.tfrecord.labels import UNKNOWN_TAGS_FILE, Labels, assign_labels, write_unknown_tags
-from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
+from tagger.tfrecord.pairs import Pair, Scanned, printable, scan_pairs
 from tagger.tfrecord.shards import Shard, compare, find_damage, lay_out, make_room, read_all_stats
 from tagger.tfrecord.workers import DaskWorkers, Workers, available_cores
 from tagger.tfrecord.writer import (
@@ -80,6 +82,7 @@ class Settings:
     Attributes:
         folder: of the pairs.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         output: of the records.
         overwrite: replace shards that were made of something else.
         verify: read every record of the finished shards, and write damaged ones again.
@@ -97,6 +100,7 @@ class Settings:
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     output: Path
     overwrite: bool
     verify: bool
@@ -126,9 +130,19 @@ class Settings:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    data.add_argument(
+        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+    )
     data.add_argument(
         "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"
+    )
+    data.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
     )
     data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
@@ -211,6 +225,7 @@ def make_settings(arguments: Namespace) -> Settings:
     return Settings(
         folder=arguments.dataset_folder,
         recursive=arguments.recursive,
+        metadata=arguments.metadata,
         output=arguments.output_path,
         overwrite=arguments.overwrite,
         verify=arguments.verify or arguments.overwrite,
@@ -234,10 +249,12 @@ def check_input(settings: Settings) -> Mapping[str, Category]:
     """Refuse a dataset or a vocabulary that cannot be used; the category by tag that tag_categories.csv knows.
 
     Raises:
-        UserError: the dataset's folder is not there, or one of its files or the CSV has to be corrected.
+        UserError: the dataset's folder is not there, or one of its files, a table or the CSV has to be corrected.
     """
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
+    for path in settings.metadata:
+        check_table(path)
     hint = "make it with generate_selected_tags.py, or name another --tags-csv"
     vocabulary = read_vocabulary(settings.tags_csv, hint)
     if settings.min_count is not None:
@@ -273,14 +290,22 @@ def check_output(settings: Settings) -> None:
 def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
     """Bring the catalog up to date with the folder."""
 
-    def read(batches: Iterator[list[PairNames]]) -> Iterator[tuple[Sequence[PairNames], list[Scanned | str]]]:
+    def read(batches: Iterator[list[Pair]]) -> Iterator[tuple[Sequence[Pair], list[Scanned | str]]]:
         return workers.map(partial(scan_pairs, settings.folder), batches, CRASHED)
 
-    catalog.list_folder(settings.recursive)
+    catalog.list_folder(settings.recursive, posts_in(settings.metadata) if settings.metadata else None)
     unread = catalog.unread()
     with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
         for done in catalog.scan(read):
             bar.update(done)
+
+
+def posts_in(tables: Sequence[Path]) -> Iterator[Posts]:
+    """The rows of tables of posts, with a bar that counts them."""
+    with tqdm(desc="looking up", unit="post", unit_scale=True, dynamic_ncols=True) as bar:
+        for posts in chain.from_iterable(map(read_posts, tables)):
+            yield posts
+            bar.update(len(posts))
 
 
 # --- tags -----------------------------------------------------------------------------------------------------------
@@ -288,10 +313,10 @@ def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The labels, and the reader that made names of what is written in the txt files."""
+    """The labels, and the reader that made names of what is written beside the images."""
 
     labels: Labels
-    reader: TagReader
+    reader: NamespaceReader
 
 
 def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
@@ -313,9 +338,10 @@ def assign(
     vocabulary = read_vocabulary(settings.tags_csv)
     canonical = canonical_names(aliases, vocabulary.index)
     categories = under_canonical_names(categories, canonical)
-    reader = TagReader({**vocabulary.index, **categories}, canonical)
+    reader = NamespaceReader({**vocabulary.index, **categories}, canonical)
     counts = catalog.tag_counts(reader.name)
-    return Tagging(assign_labels(counts, vocabulary, categories, settings.min_count), reader)
+    known = {**reader.categories, **categories}
+    return Tagging(assign_labels(counts, vocabulary, known, settings.min_count), reader)
 
 
 def extend_csv(tagging: Tagging, left_out: int, settings: Settings) -> None:
@@ -343,7 +369,7 @@ def extend_csv(tagging: Tagging, left_out: int, settings: Settings) -> None:
         cli.warn(f"{len(unknown):,} {are} not in {csv_path} ({uses}): {named}; see {UNKNOWN_TAGS_FILE}")
     if left_out:
         tags = counted(left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
 
 
 def warn_of_new_tags(tagging: Tagging, kept: Path) -> None:
@@ -535,12 +561,14 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
     if alone:
         txt = f"{counted(alone, 'txt file')} {'has' if alone == 1 else 'have'}"
         cli.warn(f"warning: {txt} no image ({', '.join(IMAGE_SUFFIXES)}) of that name, such as {first}")
+    if twice := catalog.labelled_twice():
+        cli.warn(f"warning: {twice}")
     pictures = Counter({suffix: catalog.others[suffix] for suffix in OTHER_IMAGE_SUFFIXES if catalog.others[suffix]})
     if pictures:
         advice = "pictures in formats that are not read here; convert them to png or jpg"
         cli.warn(f"left out: {in_words(pictures)}: {advice}")
     if others := catalog.others - pictures:
-        cli.warn(f"{settings.folder}: not read, for being neither pictures nor txt files: {in_words(others)}")
+        cli.warn(f"{settings.folder}: not read, for being neither pictures nor files with tags: {in_words(others)}")
     if equal := catalog.equal_pictures():
         equals = f"{counted(equal, 'image')} {'equals' if equal == 1 else 'equal'}"
         print(f"{settings.folder}: {equals} another one; equal ones are all in train or all in val", file=sys.stderr)

@@ -15,10 +15,12 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 import functools
 import sys
+import tempfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,11 @@ from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
 from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, RELATION_QUERY, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
-from tagger.formats.pairs import CAPTION_SUFFIX, captions_of, folders_of
-from tagger.formats.tag_lists import (
-    TagReader,
-    is_usable,
-    lookalikes,
-    lookalikes_in_words,
-    parse_tags,
-    read_tags,
-    tag_files,
-    usable_tags,
-)
+from tagger.formats.namespaces import NamespaceReader
+from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
+from tagger.formats.post_tables import check_table, read_posts
+from tagger.formats.sidecars import read_labels
+from tagger.formats.tag_lists import is_usable, lookalikes, lookalikes_in_words, parse_tags, tag_files, usable_tags
 from tagger.formats.tag_relations import (
     ALIAS_COLUMNS,
     ALIASES_FILE,
@@ -71,6 +67,7 @@ from tagger.formats.vocabulary import (
     read_categories,
     read_vocabulary,
 )
+from tagger.tfrecord.catalog import CATALOG_FILE, opened_catalog
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
@@ -108,11 +105,12 @@ ALIASES = Relation(ALIASES_FILE, ALIAS_COLUMNS, "old name", Danbooru.aliases, re
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """The tags of a dataset's txt files.
+    """The tags of a dataset's pictures.
 
     Attributes:
-        folder: of the pairs.
+        folder: of the pictures, with their tags beside them.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         min_count: tags with fewer uses are left out.
         categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
         aliases: a file of old names, or None.
@@ -120,6 +118,7 @@ class DatasetSource:
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     min_count: int
     categories_from: Path | None
     aliases: Path | None
@@ -171,8 +170,18 @@ def progress_of(path: Path) -> Path:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
-    dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    dataset.add_argument(
+        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+    )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
+    dataset.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
+    )
     dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
         "--categories-from",
@@ -273,6 +282,7 @@ def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource,
         source = DatasetSource(
             folder=arguments.dataset_folder,
             recursive=arguments.recursive,
+            metadata=arguments.metadata,
             min_count=arguments.min_count,
             categories_from=arguments.categories_from,
             aliases=arguments.tag_aliases or aliases_beside(path),
@@ -319,21 +329,19 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     """
     standing = set(standing)
     aliases = read_aliases(source.aliases, ALIASES_HINT) if source.aliases else {}
-    paths = caption_files(source)
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
     canonical = canonical_names(aliases, standing)
     known = under_canonical_names(known_categories(source), canonical)
-    reader = TagReader(known.keys() | standing, canonical)
+    reader = NamespaceReader(known.keys() | standing, canonical)
     problems, left_out = [], 0
-    for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
-        try:
-            written = read_tags(path, ENCODING_HINT)
-        except UserError as error:
-            problems.append(str(error))
+    for written in tqdm(tag_lists(source), desc="reading", unit="list", dynamic_ncols=True):
+        if isinstance(written, UserError):
+            problems.append(str(written))
             continue
         usable = usable_tags(written)
         left_out += len(written) - len(usable)
         counts.update(set(map(reader.name, usable)))
+    known = {**reader.categories, **known}
     rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
     # A model needs all four ratings, also where a dataset lacks one.
@@ -342,21 +350,38 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     return Found(table, problems, left_out, reader.weights_in_words(), renamed, frozenset(known))
 
 
-def caption_files(source: DatasetSource) -> list[Path]:
-    """The txt files with a picture beside them, for others may be notes; all of them where there is no picture.
+def tag_lists(source: DatasetSource) -> Iterator[list[str] | UserError]:
+    """The tags of each picture as they are written, or why they cannot be read; where there is no picture, of each txt.
 
     Raises:
-        UserError: there is no such folder, or no txt file in it.
+        UserError: there is no such folder, or nothing with tags in it.
     """
-    paths = tag_files(source.folder, NO_PAIRS, source.recursive)
-    captions, others = [], 0
-    for folder in folders_of(source.folder, source.recursive):
-        found, alone = captions_of(folder)
-        captions += found
-        others += alone
-    if captions and others:
-        cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
-    return captions or paths
+    if not source.folder.is_dir():
+        raise UserError(f"{source.folder}: no such folder; {NO_PAIRS}")
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        opened_catalog(Path(temporary, CATALOG_FILE), source.folder) as catalog,
+    ):
+        posts = chain.from_iterable(map(read_posts, source.metadata))
+        catalog.list_folder(source.recursive, posts if source.metadata else None)
+        if not catalog.has_labels():
+            yield from map(read_list, tag_files(source.folder, NO_PAIRS, source.recursive))
+            return
+        others, _ = catalog.txt_without_image()
+        if others:
+            cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
+        if twice := catalog.labelled_twice():
+            cli.warn(f"warning: {twice}")
+        yield from (read_list(source.folder / name) for name in catalog.labels())
+        yield from catalog.described()
+
+
+def read_list(path: Path) -> list[str] | UserError:
+    """The tags in a file, as they are written, or why they cannot be read."""
+    try:
+        return read_labels(path, ENCODING_HINT)
+    except UserError as error:
+        return error
 
 
 def known_categories(source: DatasetSource) -> dict[str, Category]:
@@ -556,6 +581,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(write_relation(source, relation, output.beside(relation.file)))
         return cli.DONE
     standing = check_output(source, output)
+    for path in source.metadata if isinstance(source, DatasetSource) else ():
+        check_table(path)
     if isinstance(source, DanbooruSource):
         found = read_danbooru(source, output.progress)
     else:
@@ -568,7 +595,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.warn(f"{found.weights}; the weights were left out")
     if found.left_out:
         tags = counted(found.left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
     print(write(output, found))
     output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return cli.INCOMPLETE if found.problems or found.left_out else cli.DONE

@@ -371,3 +371,33 @@ def test_folders_below_with_their_categories(folder: Path, tmp_path: Path) -> No
     assert "wlop" not in read_vocabulary(tmp_path / "flat.csv").names
     assert generate(folder, tmp_path / "tags.csv", "--recursive", "--with-count") == 0
     assert {"solo,0,4", "wlop,1,1", "miku,4,1"} <= set(lines(tmp_path / "tags.csv"))
+
+
+def test_tags_beside_pictures_as_other_programs_leave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dataset"
+    for number, name in enumerate(("a.png", "b.png", "c.png", "d.png")):
+        write_pair(folder, name, [], grey=number).with_suffix(".txt").unlink()
+    (folder / "a.png.json").write_text(
+        '{"rating": "e", "tag_string_general": "smile hat", "tag_string_artist": "ke-ta"}'
+    )
+    (folder / "b.png.txt").write_text("creator:ke ta\nsmile")
+    (folder / "c.caption").write_text("smile")
+    (folder / "c.json").write_text('["hat"]')
+    (folder / "d.json").write_text("[")
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
+    told = capsys.readouterr().err
+    assert "warning: 1 image has tags in several places, such as c.png; " in told
+    assert "d.json: not JSON" in told
+    assert lines(tmp_path / "tags.csv")[4:-1] == ["explicit,9,1", "smile,0,3", "hat,0,1", "ke-ta,1,1", "ke_ta,1,1"]
+
+
+def test_tags_in_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("1.png", "2.png", "3.png")):
+        write_pair(tmp_path / "dataset", name, ["smile"], grey=number)
+    (tmp_path / "dataset" / "2.txt").unlink()
+    table = write_csv(tmp_path / "posts.csv", ["1,hat,", "2,hat smile,ke-ta", "9,smile,"], "id,tags,tags_artist")
+    assert generate(tmp_path / "dataset", tmp_path / "tags.csv", "--with-count", "--metadata", table) == 0
+    assert "1 image has tags in several places" in capsys.readouterr().err
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["smile,0,3", "hat,0,1", "ke-ta,1,1"]
+    assert generate(tmp_path / "dataset", tmp_path / "other.csv", "--metadata", tmp_path / "posts.xml") == 2
+    assert "posts.xml: no such file" in error_line(capsys.readouterr().err)

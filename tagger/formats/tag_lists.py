@@ -81,8 +81,11 @@ def is_usable(name: str) -> bool:
 
 
 def usable_tags(written: Iterable[str]) -> list[str]:
-    """Of tags as they are written those whose name is usable, however it is read; tabs and the like are blanks."""
-    return [tag for tag in written if is_usable(danbooru_spelling(tag))]
+    """Of tags as they are written those whose name is usable, however it is read; tabs and the like are blanks.
+
+    A list that is not written with commas, as in JSON, may hold tags with a comma in them: no caption could.
+    """
+    return [tag for tag in written if is_usable(danbooru_spelling(tag)) and "," not in tag]
 
 
 # --- spelling -------------------------------------------------------------------------------------------------------
