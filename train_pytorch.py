@@ -169,6 +169,11 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
         help="batches per step: N x batch_size images, in the memory of one batch",
     )
     group.add_argument(
+        "--bf16_gradients",
+        action="store_true",
+        help="torchrun's processes send each other gradients as bfloat16: half the traffic between machines",
+    )
+    group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
         help="muon: Muon for the blocks' matrices and AdamW for all else " + defaults_of("optimizer"),
@@ -417,7 +422,8 @@ def check_same_run(settings: TrainingSettings, state: dict[str, Any], records: T
         DifferentSettings: it has other records or other flags than it began with.
     """
     now = fixed_settings(settings, records.vocabulary, len(records.train), world.size)
-    checkpoints.check_same(state["settings"], now)
+    # A setting that an older version did not have counts with its default, with which all is as it was before it.
+    checkpoints.check_same(TrainingSettings().decisive() | state["settings"], now)
     if checkpoints.is_longer(state["settings"], now):
         before, step = state["settings"]["epochs"], state["progress"]["step"]
         world.print(
@@ -598,14 +604,13 @@ def describe(trainer: Trainer) -> str:
 def estimate_memory(trainer: Trainer) -> str:
     """One line: bytes for weights and optimizer, and for activations."""
     data, recipe = trainer.settings.data, trainer.settings.recipe
-    static = static_bytes(trainer.model, recipe)
-    per_image = cost.activation_bytes(trainer.model.train(), data.image_size)
-    if trainer.device.type == "cuda":  # autocast keeps bfloat16
-        per_image //= 2
+    with trainer.autocast():
+        once, per_image = cost.activation_bytes(trainer.model.train(), data.image_size)
+    static = static_bytes(trainer.model, recipe) + once
     total = static + per_image * recipe.batch_size
     return (
         f"memory: about {total / 2**30:.1f} GiB: {static / 2**30:.1f} for weights and optimizer, "
-        f"{recipe.batch_size} x {per_image / 2**20:.0f} MiB for activations"
+        f"{recipe.batch_size} x {per_image / 2**20:.0f} MiB for activations; less with torch.compile"
     )
 
 
