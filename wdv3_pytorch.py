@@ -158,16 +158,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--report", type=cli.file_path, metavar="HTML", help="a page with all pictures, their tags, and sliders"
     )
     output.add_argument(
+        "--export_onnx", type=cli.file_path, metavar="FILE", help="write the model as WD repositories ship it"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what stands at these three, whatever it is")
+    output.add_argument(
         "--translations",
         type=Path,
         metavar="CSV",
         help="names of tags in your language, tag,translation a line: beside the tags in JSON and in the report, never "
         "in captions",
     )
-    output.add_argument(
-        "--export_onnx", type=cli.file_path, metavar="FILE", help="write the model as WD repositories ship it"
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace what stands at these three, whatever it is")
     add_caption_arguments(parser)
     add_artist_arguments(parser)
     arguments = parser.parse_args(argv)

@@ -372,6 +372,14 @@ def test_old_names_are_todays(tmp_path: Path) -> None:
     assert contents(tmp_path / "output-datasets") == before
 
 
+def test_a_name_of_today_that_the_vocabulary_lacks_is_the_unknown_one(three_pairs: Path) -> None:
+    write_csv(three_pairs / "tag_aliases.csv", ["often,frequent", "seldom,rare"], "alias,name")
+    done = run_script("create_tfrecord.py", "--no-new-tags", "--img-size", 14, cwd=three_pairs)
+    assert "2 tags are not in selected_tags.csv (4 uses): frequent, rare" in done.stderr
+    unknown = read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
+    assert (unknown.names, unknown.counts) == (("frequent", "rare"), (2, 2))
+
+
 def test_records_made_with_other_aliases_are_out_of_date(tmp_path: Path) -> None:
     csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "hat,0", "cap,0"])
     write_pair(tmp_path / "dataset", "a.png", ["general", "cap"])

@@ -79,8 +79,8 @@ def find_constant(captions: Iterable[Collection[str]], share: float, keep: Colle
 class KeptResults:
     """Results that can be gone through again: see `kept`."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], folder: str) -> None:
+        self._file, self._folder = file, folder
         # For each image how many logits it has in the file, or why it has none.
         self._outcomes: list[tuple[Path, int | UserError]] = []
 
@@ -98,8 +98,8 @@ class KeptResults:
             array("f", logits).tofile(self._file)
             self._file.flush()
         except OSError as error:
-            where = tempfile.gettempdir()
-            raise UserError(f"{where}: {error.strerror}; make room there, or set TMPDIR to another folder") from None
+            hint = "make room there, or set TMPDIR to another folder"
+            raise UserError(f"{self._folder}: {error.strerror}; {hint}") from None
         self._outcomes.append((path, len(logits)))
 
     def __iter__(self) -> Iterator[Result]:
@@ -125,8 +125,9 @@ def kept(results: Iterable[Result]) -> Iterator[KeptResults]:
     Raises:
         UserError: that disk is full.
     """
-    with tempfile.TemporaryFile() as file:
-        answers = KeptResults(file)
+    folder = tempfile.gettempdir()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        answers = KeptResults(file, folder)
         for result in results:
             answers.add(result)
         yield answers

@@ -63,7 +63,7 @@ def test_kept_results_are_the_same_to_the_last_bit_as_often_as_they_are_asked_fo
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "wb+", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb+", buffering=0))  # noqa: SIM115
     results = [(Path("a.png"), array("f", [1.0]))]
     with pytest.raises(UserError, match="No space left on device; make room there, or set TMPDIR"), kept(results):
         pass
