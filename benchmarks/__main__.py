@@ -108,9 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     where = Machine.here()
     if (where.load or 0) > BUSY and not arguments.quick:
-        say(
-            f"warning: the load of this machine is {where.load:.1f}; times on the clock want one that does nothing else"
-        )
+        say(f"warning: a load of {where.load:.1f} here; times on the clock want a machine that does nothing else")
     try:
         rows = run_all(chosen(arguments.only), arguments.folder, arguments.quick)
     except KeyboardInterrupt:

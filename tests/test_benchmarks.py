@@ -193,6 +193,7 @@ def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
     assert "elsewhere" in (tmp_path / "docs/benchmarks.md").read_text(encoding="utf-8")
     assert "elsewhere" not in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "速度" in (tmp_path / "README.zh.md").read_text(encoding="utf-8")
+    assert "some processor 的 2 个核心" in (tmp_path / "README.zh.md").read_text(encoding="utf-8")
     assert "load before the first benchmark 0.0;" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
