@@ -18,21 +18,21 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT
 from benchmarks.runner import BENCHMARKS, chosen, measure
-from benchmarks.table import Row, load, machine, markdown, markdown_zh, say
+from benchmarks.table import Machine, Row, markdown, markdown_zh, say
 from tagger.files import UserError, replacing
 
 BEGIN, END = "<!-- python -m benchmarks --write begins -->", "<!-- python -m benchmarks --write ends -->"
 BUSY = 0.2  # of a core: with more load than this before the first benchmark, times on the clock are in doubt
-LEGEND = "`*`: by the clock, on a machine that does nothing else. Ratio: ours / the other's."
-LEGEND_ZH = "`*`：实际耗时，测量时机器没有别的任务。比值：本工具 / 对比对象。"
+LEGEND = "`*`: by the clock, which other work on the machine falsifies. Ratio: ours / the other's."
+LEGEND_ZH = "`*`：按实际时间计，机器上的其他任务会影响它。比值：本工具 / 对比对象。"
 
 
-def documents(rows: Sequence[Row], where: str) -> dict[str, list[str]]:
+def documents(rows: Sequence[Row], where: Machine) -> dict[str, list[str]]:
     """What stands between the markers of each file: the table, and where it was measured."""
     return {
-        "docs/benchmarks.md": [*markdown(rows), "", LEGEND, "", where],
-        "README.md": [*markdown(row for row in rows if row.zh), "", LEGEND, "", where],
-        "README.zh.md": [*markdown_zh(rows), "", LEGEND_ZH, "", where],
+        "docs/benchmarks.md": [*markdown(rows), "", LEGEND, "", str(where)],
+        "README.md": [*markdown(row for row in rows if row.zh), "", LEGEND, "", str(where)],
+        "README.zh.md": [*markdown_zh(rows), "", LEGEND_ZH, "", where.zh()],
     }
 
 
@@ -49,7 +49,7 @@ def replace_between(text: str, lines: Iterable[str]) -> str:
     return "\n".join([before + BEGIN, *lines, END]) + after
 
 
-def write(rows: Sequence[Row], where: str, root: Path) -> None:
+def write(rows: Sequence[Row], where: Machine, root: Path) -> None:
     """Put the table into the files that show it.
 
     Raises:
@@ -106,10 +106,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    before = load()
-    if before is not None and before > BUSY and not arguments.quick:
-        say(f"warning: the load of this machine is {before:.1f}; times on the clock want one that does nothing else")
-    where = machine() + (f"; load before it {before:.2f}" if before is not None else "")
+    where = Machine.here()
+    if (where.load or 0) > BUSY and not arguments.quick:
+        say(f"warning: a load of {where.load:.1f} here; times on the clock want a machine that does nothing else")
     try:
         rows = run_all(chosen(arguments.only), arguments.folder, arguments.quick)
     except KeyboardInterrupt:

@@ -152,16 +152,42 @@ def load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def machine() -> str:
-    """The machine, the day, and the versions, in one line."""
-    versions = [f"Python {platform.python_version()}"]
+@dataclass(frozen=True)
+class Machine:
+    """Where and when it was measured, and what else the machine did before (see `load`)."""
+
+    day: str
+    cores: int
+    processor: str
+    system: str
+    load: float | None
+    versions: str
+
+    @classmethod
+    def here(cls) -> "Machine":
+        return cls(time.strftime("%Y-%m-%d"), cores(), processor(), platform.system(), load(), versions())
+
+    def __str__(self) -> str:
+        before = "" if self.load is None else f"; load before the first benchmark {self.load:.1f}"
+        where = f"{self.cores} cores of {self.processor}, {self.system}{before}"
+        return f"{self.day}, version {VERSION}, {where}; {self.versions}."
+
+    def zh(self) -> str:
+        """The same in Chinese."""
+        before = "" if self.load is None else f"；测量前的系统负载 {self.load:.1f}"
+        where = f"{self.processor} 的 {self.cores} 个核心，{self.system}{before}"
+        return f"{self.day}，版本 {VERSION}，{where}；{self.versions}。"
+
+
+def versions() -> str:
+    """Of Python and of the packages that decide about the figures, as far as they are here."""
+    found = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
-            versions.append(f"{name} {metadata.version(name)}")
+            found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue  # the row that wanted it says so
-    where = f"{cores()} cores of {processor()}, {platform.system()}"
-    return f"{time.strftime('%Y-%m-%d')}, version {VERSION}, {where}; {', '.join(versions)}"
+    return ", ".join(found)
 
 
 def say(text: str) -> None:

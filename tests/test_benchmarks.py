@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks import crawl, inference, processes, runner
-from benchmarks.table import Chinese, Goal, Row, cells, figure, markdown, markdown_zh
+from benchmarks.table import Chinese, Goal, Machine, Row, cells, figure, markdown, markdown_zh
 from tagger.files import UserError
 from tests.helpers import ROOT
 
@@ -169,11 +169,12 @@ def test_both_precisions_of_a_processor_are_measured_beside_onnxruntime(tmp_path
 
 # --- writing it -----------------------------------------------------------------------------------------------------
 
+HERE = Machine("2026-01-31", 2, "some processor", "Linux", 0.04, "Python 3.11")
 ROWS = [Row("speed", "s", 1.0, zh=Chinese("速度")), Row("elsewhere", "s", 2.0)]
 
 
 def test_the_documents_have_a_place_for_the_table() -> None:
-    for name, lines in program.documents(ROWS, "here").items():
+    for name, lines in program.documents(ROWS, HERE).items():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert program.replace_between(program.replace_between(text, ["x"]), lines) == program.replace_between(
             text, lines
@@ -182,25 +183,27 @@ def test_the_documents_have_a_place_for_the_table() -> None:
 
 def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    for name in program.documents(ROWS, "here"):
+    for name in program.documents(ROWS, HERE):
         (tmp_path / name).write_text(f"before\n{program.BEGIN}\nold\n{program.END}\nafter\n", encoding="utf-8")
-    program.write(ROWS, "here", tmp_path)
-    for name in program.documents(ROWS, "here"):
+    program.write(ROWS, HERE, tmp_path)
+    for name in program.documents(ROWS, HERE):
         text = (tmp_path / name).read_text(encoding="utf-8")
-        assert text.startswith(f"before\n{program.BEGIN}\n| ") and text.endswith(f"here\n{program.END}\nafter\n")
-        assert "old" not in text
+        assert text.startswith(f"before\n{program.BEGIN}\n| ") and text.endswith(f"\n{program.END}\nafter\n")
+        assert "old" not in text and "2026-01-31" in text and "some processor" in text
     assert "elsewhere" in (tmp_path / "docs/benchmarks.md").read_text(encoding="utf-8")
     assert "elsewhere" not in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "速度" in (tmp_path / "README.zh.md").read_text(encoding="utf-8")
+    assert "some processor 的 2 个核心" in (tmp_path / "README.zh.md").read_text(encoding="utf-8")
+    assert "load before the first benchmark 0.0;" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_document_without_a_place_stops_all_writing(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    for name in program.documents(ROWS, "here"):
+    for name in program.documents(ROWS, HERE):
         (tmp_path / name).write_text(f"{program.BEGIN}\nold\n{program.END}\n", encoding="utf-8")
     (tmp_path / "README.zh.md").write_text(f"{program.END}\n{program.BEGIN}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"README\.zh\.md: it needs two lines"):
-        program.write(ROWS, "here", tmp_path)
+        program.write(ROWS, HERE, tmp_path)
     assert "old" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
