@@ -43,6 +43,8 @@ WAYS = {
     "old default": "--epochs 6 --head_lr 1 --early_stopping_metric loss",
     "default": "--epochs 6",
     "frozen": "--epochs 6 --freeze_backbone",
+    "frozen, repeated": "--epochs 6 --freeze_backbone --repeat_factor 0.01",
+    "frozen, adjusted": "--epochs 6 --freeze_backbone --loss logit_adjusted",
     "taught": "--teach {pictures}",
 }
 
@@ -78,7 +80,9 @@ class Style:
 
 def draw(style: Style, random: np.random.Generator) -> Image.Image:
     """A picture by an artist: a few outlines anywhere."""
-    image = Image.new("RGB", (SIDE, SIDE), style.paper)
+    # No two sheets are alike: paper of one exact colour would give every artist away.
+    sheet = np.clip(np.array(style.paper) + random.normal(0, 12, 3), 0, 255).astype(int)
+    image = Image.new("RGB", (SIDE, SIDE), tuple(sheet.tolist()))
     pen = ImageDraw.Draw(image)
     outline = (pen.ellipse, pen.rectangle)[random.integers(2)]
     for _ in range(random.integers(4, 10)):
@@ -150,7 +154,7 @@ def prepare(folder: Path, seed: int, artists: int, images: int) -> None:
 
 def go(name: str, folder: Path) -> dict[str, float]:
     """Give the first model the new artists in one way, and ask it about unseen pictures."""
-    output = folder / name.replace(" ", "-")
+    output = folder / name.replace(", ", "-").replace(" ", "-")
     result = output / "result.json"
     if result.exists():
         kept: dict[str, float] = json.loads(result.read_text())
