@@ -60,8 +60,8 @@ from tagger.inference.captions import (
 from tagger.inference.distributed import process_group, split
 from tagger.inference.engines.protocol import PRECISIONS, EngineHints, EngineSettings
 from tagger.inference.output import FORMATS, PROMPT_COLUMNS, Answer, Writer, csv_columns, is_answers, make_answer
-from tagger.inference.predictor import Result, pooled
-from tagger.inference.selection import SelectionRule, select
+from tagger.inference.predictor import Results, pooled
+from tagger.inference.selection import Demand, Request, SelectionRule, select
 from tagger.inference.settings import (
     EMBEDDED,
     CaptionSettings,
@@ -601,7 +601,12 @@ class Counts:
 
 
 def write_answers(
-    results: Iterable[Result], images: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings
+    results: Iterable[Results],
+    images: Sequence[Path],
+    tagger: Tagger,
+    rule: SelectionRule,
+    demands: Sequence[Demand],
+    settings: Settings,
 ) -> Counts:
     """Print the answer of each image, and write its caption and the report where they are asked for.
 
@@ -609,11 +614,12 @@ def write_answers(
 
     Args:
         images: all of them; several have titles.
+        demands: what the results are enough for.
     """
     output, rows = settings.output, tagger.vocabulary.rows
     reader = TagReader(rows)
     style = caption_style(settings.captions.style, reader, tagger.main.labels)
-    ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
+    ratings = list(map(tagger.vocabulary.name, tagger.vocabulary.indices(RATING)))
     captions = caption_files(settings.captions, Merging.of(style, reader, ratings))
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
@@ -628,7 +634,7 @@ def write_answers(
                 if report:
                     report.pass_over()
                 continue
-            probabilities = tagger.probabilities(logits)
+            probabilities = taggers.probabilities(logits, demands)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
             answer: Answer | None = replace(make_answer(tagging, rows, style, settings.artists), prompt=prompt)
@@ -829,7 +835,7 @@ def write_prompts(
             if told and writer:
                 writer.add(told)
             if report:
-                report.add(path, (), answer)
+                report.add(path, {}, answer)
         if writer:
             writer.end()
     if settings.captions.write:
@@ -859,9 +865,22 @@ def prompt_answers(
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def make_request(rule: SelectionRule, tagger: Tagger, settings: Settings) -> Request:
+    """Which probabilities are enough for all that is asked for."""
+    if settings.pool:  # the mean is taken of all of them
+        return Request()
+    least = rule.least(groups_of(tagger.vocabulary))
+    if settings.output.report:
+        from tagger.inference import report  # late: it imports Pillow
+
+        least = min(least, report.LOWEST)
+    return Request(least, rule.candidates)
+
+
 def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
     """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes."""
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS)
+    demands = tagger.demands(make_request(rule, tagger, settings))
+    models = Taggers(tagger, demands, settings.engine, settings.batch_size, load_module, RUN_HINTS)
     group = process_group()
     results = split(paths, lambda share: models.predictions(share, cache), group)
     if group.rank:  # its answers go to the first
@@ -873,7 +892,7 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         results = cli.with_progress(results, len(paths), "image")
     if settings.pool:
         results = pooled(results)
-    counts = write_answers(results, paths, tagger, rule, settings)
+    counts = write_answers(results, paths, tagger, rule, demands, settings)
     left = f", {counts.left_out:,} left out" if counts.left_out else ""
     cli.warn(models.summary() + left)
     return counts

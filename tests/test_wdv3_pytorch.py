@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ from tagger.formats.families.registry import open_folder
 from tagger.formats.tag_lists import read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference import captions
+from tagger.inference.logits import Logits
 from tagger.inference.output import FORMATS
-from tagger.inference.predictor import predictions
+from tagger.inference.predictor import Result, predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 from tests.hub import FakeHub
@@ -68,9 +69,9 @@ JSON = ["--output_format", "jsonl"]
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says EXAMPLE of every image but of those called corrupt."""
 
-    logits = [math.log(p / (1 - p)) for _, p in EXAMPLE.values()]
+    logits = Logits.of([math.log(p / (1 - p)) for _, p in EXAMPLE.values()])
 
-    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
         for path in paths:
             predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
@@ -108,7 +109,7 @@ def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.Capture
 def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatch, flag: str, key: str) -> None:
     used: list[dict[str, float]] = []
 
-    def spy(image: object, probabilities: Sequence[float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
+    def spy(image: object, probabilities: Mapping[int, float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
         used.append(dict(rule.thresholds))
         return select(image, probabilities, vocabulary, rule)
 
@@ -1048,7 +1049,7 @@ def test_pooling_is_the_mean_of_the_logits(
     files = [pictures / f"{number}.jpg" for number in (1, 2, 3)]
     predictor = make_predictor(checkpoint / "eva02_tiny_best.pth")
     each = [logits for _, logits in predictions(files, predictor, None, b"")]
-    mean = np.mean([list(logits) for logits in each if not isinstance(logits, UserError)], axis=0)
+    mean = np.mean([list(logits.values) for logits in each if not isinstance(logits, UserError)], axis=0)
     assert tag_with(checkpoint, "--image_file", *files, "--pool", *EVERYTHING, "--artist_string", "booru") == 0
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tagger import images
 from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
-from tagger.formats.vocabulary import Vocabulary, category_of
+from tagger.formats.vocabulary import Vocabulary, category_name
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
 from tagger.inference.captions import SEPARATOR, Facts, Style, in_order, spelled, without_prepended
 from tagger.inference.selection import SelectionRule
@@ -59,17 +59,22 @@ class Entry:
 
 
 def make_entry(
-    image: Path, name: str, probabilities: Sequence[float], vocabulary: Vocabulary, prompt: "PromptAnswer | None" = None
+    image: Path,
+    name: str,
+    probabilities: Mapping[int, float],
+    vocabulary: Vocabulary,
+    prompt: "PromptAnswer | None" = None,
 ) -> Entry:
-    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of its prompt."""
-    groups = {
-        category: {
-            vocabulary.names[i]: probabilities[i]
-            for i in vocabulary.indices(category_of(category))
-            if probabilities[i] >= LOWEST or category == "rating"
-        }
-        for category in ("rating", *groups_of(vocabulary))
-    }
+    """What a report keeps of an image's probabilities and of its prompt.
+
+    Args:
+        probabilities: by label, rising: of ratings, and of all that are at least LOWEST.
+    """
+    groups: dict[str, dict[str, float]] = {category: {} for category in ("rating", *groups_of(vocabulary))}
+    for label, probability in probabilities.items():
+        category = category_name(vocabulary.category(label))
+        if (probability >= LOWEST or category == "rating") and (tag := vocabulary.name(label)):
+            groups[category][tag] = probability
     return Entry(image, name, groups, prompt)
 
 
@@ -95,8 +100,8 @@ class Report:
         self._entries: list[Entry] = []  # of this page
         self._empty: list[int] = []  # pages without an image
 
-    def add(self, image: Path, probabilities: Sequence[float], prompt: "PromptAnswer | None" = None) -> None:
-        """Show the next image: its C probabilities are in the vocabulary's order; its own prompt, if that is told."""
+    def add(self, image: Path, probabilities: Mapping[int, float], prompt: "PromptAnswer | None" = None) -> None:
+        """Show the next image: its probabilities, see `make_entry`; and its own prompt, if that is told."""
         self._entries.append(make_entry(image, self._names[self._passed], probabilities, self.vocabulary, prompt))
         self.count += 1
         self.pass_over()
@@ -132,7 +137,7 @@ class Report:
             for picture, entry in zip(thumbnails, self._entries, strict=True)
         ]
         groups = groups_of(self.vocabulary)
-        has_answers = bool(self.vocabulary.names)
+        has_answers = len(self.vocabulary) > 0
         data = page_data(self.rule, groups, self.artists, number, self.pages, has_answers)
         data |= caption_data(self._entries, self.style) | {"images": shown}
         before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
