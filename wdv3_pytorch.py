@@ -733,7 +733,7 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     meant = lookalikes(unknown, known) if unknown else {}
     for name in unknown:
         cli.warn(f"warning: {name} is no tag of {labels}" + (f"; is {meant[name]} meant?" if name in meant else ""))
-    if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
+    if settings.artists.syntax and "artist" not in tagger.vocabulary.category_names:
         cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 
 

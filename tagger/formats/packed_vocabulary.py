@@ -10,7 +10,6 @@ machine's own byte order; and the names, a line each. They are for a cache, and 
 import json
 from array import array
 from functools import cached_property
-from itertools import compress
 
 from tagger.formats.vocabulary import Category, Vocabulary, category_of
 
@@ -62,10 +61,13 @@ class PackedVocabulary(Vocabulary):
     def indices(self, category: Category) -> list[int]:
         if category not in self._named:
             return []
-        code = self._all_kinds.index(category)
-        chosen = self._codes.translate(bytes(number == code for number in range(CODES)))
-        labels = compress(range(len(self)), chosen)
-        return [label for label in labels if self._starts[label + 1] - self._starts[label] > 1]
+        code, find, starts = self._all_kinds.index(category), self._codes.find, self._starts
+        labels, label = [], find(code)
+        while label >= 0:  # a search for each, because what is asked for most is four ratings among 200,000 labels
+            if starts[label + 1] - starts[label] > 1:  # it has a name
+                labels.append(label)
+            label = find(code, label + 1)
+        return labels
 
 
 def pack(vocabulary: Vocabulary) -> bytes | None:

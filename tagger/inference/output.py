@@ -147,10 +147,10 @@ class Writer:
         columns: of a CSV: the image's name, and an answer's cells.
 
     Attributes:
-        beginning: matches where a file begins that has this format.
+        beginning: a regular expression for how a file begins that has this format.
     """
 
-    beginning: re.Pattern[str]
+    beginning: str
 
     def __init__(self, file: IO[str], titles: bool = False, columns: Sequence[str] = ()) -> None:
         self.file, self.titles, self.columns = file, titles, columns
@@ -191,10 +191,9 @@ class Writer:
 class TextWriter(Writer):
     """Lines for a reader."""
 
-    beginning = re.compile(
-        r"(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
-        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \()",
-        re.DOTALL,
+    beginning = (
+        r"(?s:(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
+        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \())"
     )
 
     def body(self, answer: Tellable) -> str:
@@ -205,7 +204,7 @@ class TextWriter(Writer):
 class JsonWriter(Writer):
     """A list of objects."""
 
-    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": ')
+    beginning = r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
@@ -217,7 +216,7 @@ class JsonWriter(Writer):
 class JsonLinesWriter(Writer):
     """An object a line."""
 
-    beginning = re.compile(r'\{"image": ".*?", "(caption|prompt)": ')
+    beginning = r'\{"image": ".*?", "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return self.json_text(answer) + "\n"
@@ -226,7 +225,7 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image."""
 
-    beginning = re.compile(rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string|image)(,{','.join(PROMPT_COLUMNS)})?\n")
+    beginning = rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string|image)(,{','.join(PROMPT_COLUMNS)})?\n"
 
     def head(self) -> str:
         return csv_text([self.columns])
@@ -244,4 +243,4 @@ def is_answers(path: Path) -> bool:
     """Whether a file looks like what one of FORMATS writes, be it of no image at all."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(BEGINNING)
-    return not text or any(writer.beginning.match(text) for writer in FORMATS.values())
+    return not text or any(re.match(writer.beginning, text) for writer in FORMATS.values())
