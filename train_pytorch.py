@@ -18,8 +18,6 @@ import argparse
 import contextlib
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -34,7 +32,16 @@ import models
 from models import MODELS, make_config
 from tagger.device import DEVICES, pick_device
 from tagger.files import UserError, locked_folder, write_json, write_table
-from tagger.formats.checkpoint import CONFIG_FILE, HUB_WEIGHTS, STATE_PATTERN, best_name, epoch_name, own_preparation
+from tagger.formats.checkpoint import (
+    CONFIG_FILE,
+    HUB_WEIGHTS,
+    PROTOTYPES_FILE,
+    STATE_PATTERN,
+    best_name,
+    epoch_name,
+    own_preparation,
+)
+from tagger.formats.prototypes import write_prototypes
 from tagger.formats.records import ABOUT_FILE
 from tagger.formats.tag_lists import TagReader, parse_tags
 from tagger.formats.thresholds import THRESHOLDS_FILE
@@ -187,7 +194,18 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
     group.add_argument(
         "--ema_decay", type=cli.fraction, help="checkpoints hold an exponential moving average of the weights, 0 = off"
     )
-    group.add_argument("--loss", choices=LOSSES, help="binary cross-entropy or asymmetric loss")
+    group.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="binary cross-entropy; asymmetric loss; or binary cross-entropy and a logit-adjusted softmax over the "
+        "artists",
+    )
+    group.add_argument(
+        "--repeat_factor",
+        type=cli.fraction,
+        metavar="T",
+        help="images by an artist who has a smaller share f of them than T come sqrt(T / f) times in an epoch, 0 = off",
+    )
     group.add_argument(
         "--frequency_weighting",
         type=cli.fraction,
@@ -452,7 +470,7 @@ def check_teaching(settings: TrainingSettings) -> None:
     if is_same and settings.model.pretrained and source.exists() and not (taught or run.overwrite):
         raise UserError(f"{source}: would be replaced by itself with more tags; {hint}")
     inputs = [] if is_same else [source / name for name in checkpoints.OUTPUTS]
-    names = (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE)
+    names = (CONFIG_FILE, VOCABULARY_FILE, teaching.EXAMPLES_FILE, teaching.REPORT_FILE, PROTOTYPES_FILE)
     overwrite_hint = f"{hint}, or pass --overwrite"
     checkpoints.check_files(run.output_dir, names, ours, inputs, run.overwrite, hint, overwrite_hint)
 
@@ -735,8 +753,7 @@ def tell_how_to_tag(run: RunSettings) -> None:
         script = Path(os.path.relpath(script))
     words = ["python", str(script), "--image_file", "PICTURE", "--model_path", str(run.output_dir)]
     words += ["--threshold_json", str(fitted)] if fitted.exists() else []
-    quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-    print(f"tag with it: {quoted}", file=sys.stderr)
+    print(f"tag with it: {cli.command_line(words)}", file=sys.stderr)
 
 
 def convert(trainer: Trainer) -> None:
@@ -770,7 +787,12 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
     run, folder = settings.run, settings.run.output_dir
     hint = "name a tagger with --pretrained"
     with locked_folder(folder, "wait for it, or name another --output_dir"):
+        path = folder / teaching.EXAMPLES_FILE
+        if run.unteach and not path.exists():
+            raise UserError(f"{folder}: no artist was taught there; name the folder of the teaching with --output_dir")
         if not settings.model.pretrained:
+            if not (folder / CONFIG_FILE).exists():  # nothing was taught there, or the first run was killed early
+                raise UserError(f"{folder}: no taught model there yet; {hint}")
             teaching.complete(folder)
         source = pretrained.read(settings.model.pretrained or str(folder))
         if source.vocabulary is None:
@@ -778,16 +800,18 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
         model = pretrained.load_as_it_is(source, models.build)
         bfloat16 = features.runs_bfloat16(device)
         made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
-        path = folder / teaching.EXAMPLES_FILE
         examples = teaching.Examples.read(path, made_by, "name another --output_dir")
         base = known_tags(source.vocabulary, examples)
         problems: list[str] = []
         if run.teach:
-            found = teaching.find_pictures(run.teach, categories_for(run.teach, source.vocabulary), "check --teach")
+            categories = categories_for(run.teach, source.vocabulary)
+            found = teaching.find_pictures(run.teach, categories, "name one with --teach")
             problems = found.problems
             for name in [name for name in found.pictures if name in source.vocabulary.names[:base]]:
                 problems.append(f"{name}: the model knows it already; leave it out of {run.teach}")
                 del found.pictures[name]
+            if not found.pictures:
+                raise UserError(f"{run.teach}: {source.name} knows all artists in it already; add others")
             extract = features.extractor(model, source.shown, device, bfloat16)
             problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
             examples.write(path)  # before the head has their rows, or a killed run would leave rows that nobody taught
@@ -837,7 +861,12 @@ def write_taught(
             raise UserError(f"{folder}: {error}; name more with --teach") from None
     vocabulary = teaching.extended(source.vocabulary, base, names, Counter(examples.names))
     # The weights first, for they take the longest: the others follow at once.
-    save_weights(folder / best_name(name), teaching.with_rows(model, base, rows))
+    weights, prototypes = folder / best_name(name), folder / PROTOTYPES_FILE
+    save_weights(weights, teaching.with_rows(model, base, rows))
+    if names:
+        write_prototypes(prototypes, teaching.make_prototypes(examples), weights)
+    else:
+        prototypes.unlink(missing_ok=True)
     write_vocabulary(folder / VOCABULARY_FILE, vocabulary)
     write_json(folder / CONFIG_FILE, pretrained.same_config(source, name, vocabulary))
     teaching.write_report(folder, told)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tagger.formats.families.registry import open_folder
@@ -98,9 +99,19 @@ def write_pair(folder: Path, name: str, tags: Iterable[str], grey: int = 0) -> P
     return image
 
 
-def flip_byte(path: Path, position: int) -> None:
+def paint(folder: Path, artist: int, count: int = 4, size: int = 40) -> None:
+    """Pictures of one colour and one grain, which are the artist's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(artist)
+    base = random.integers(0, 256, 3)
+    for number in range(count):
+        noise = np.random.default_rng((artist, number)).normal(0, 5 + 20 * artist, (size, size, 3))
+        Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+def flip_byte(path: Path, position: int, mask: int = 0xFF) -> None:
     data = bytearray(path.read_bytes())
-    data[position] ^= 0xFF
+    data[position] ^= mask
     path.write_bytes(data)
 
 

@@ -17,6 +17,7 @@ from tagger.preparation import Preparation, on_white_square
 CONFIG_FILE = "config.json"
 HUB_WEIGHTS = "model.safetensors"
 STATE_PATTERN = "resume_*.pt"  # what a killed run needs to go on, which is no model to tag with
+PROTOTYPES_FILE = "prototypes.safetensors"  # of taught artists, see formats.prototypes
 OUR_KEY = "tagger"  # in config.json: model, channel_order, tags_sha256, and preparation where it is not the usual one
 
 

@@ -118,12 +118,14 @@ class ArtistSettings:
         top: names in an artist string at most.
         weights: a key of ARTIST_WEIGHTS.
         weight_range: the lightest and the heaviest weight.
+        similar: how many of the taught artists that are closest are told of where none passes.
     """
 
     syntax: str | None = None
     top: int = 5
     weights: str = "prob"
     weight_range: tuple[float, float] = (0.5, 1.5)
+    similar: int = 0
 
     @property
     def candidates(self) -> int:

@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
+from tagger.formats.translations import Translations
 from tagger.inference.artist_strings import ArtistSettings, artist_string
-from tagger.inference.captions import Facts, Style, in_order, join, make_caption
+from tagger.inference.captions import Facts, Style, in_order, join, make_caption, without_prepended
 from tagger.inference.selection import Tagging
 
 if TYPE_CHECKING:  # few runs ask for prompts
@@ -24,6 +26,7 @@ PROMPT_COLUMNS = (
     *("prompt", "negative_prompt", "character_prompts", "generator", "prompt_source"),
     *("artists_in_prompt", "artists_unwanted", "prompt_artist_string"),
 )
+SIMILAR_COLUMN = "similar_artists"  # the key in JSON, too
 
 
 # --- an answer ------------------------------------------------------------------------------------------------------
@@ -50,14 +53,19 @@ class Answer:
         tagging: the tags that passed, with their probabilities.
         caption, tags: the two lists of tags as text.
         artist_string: None where none was asked for.
+        similar: similarity of the closest taught artists by name, falling; empty where an artist passed, and None where
+            they were not asked for.
         prompt: what the file itself says; None where that was not asked for.
+        translations: of the tags that are told, by name; None where none were asked for.
     """
 
     tagging: Tagging
     caption: str
     tags: str
     artist_string: str | None
+    similar: Mapping[str, float] | None = None
     prompt: "PromptAnswer | None" = None
+    translations: Mapping[str, Sequence[str]] | None = None
 
     @property
     def image(self) -> str:
@@ -71,6 +79,10 @@ class Answer:
             record["artist_string"] = self.artist_string
         if self.tells_of_candidates:
             record["artist_candidates"] = self.tagging.candidates
+        if self.translations is not None:
+            record["translations"] = self.translations
+        if self.similar is not None:
+            record[SIMILAR_COLUMN] = dict(self.similar)
         if self.prompt:
             record |= self.prompt.fields()
         return record
@@ -98,41 +110,72 @@ class Answer:
         if self.tells_of_candidates:
             lines.append("Likeliest artists, all below the threshold:")
             lines += [f"  {tag}: {p:.3f}" for tag, p in tagging.candidates.items()]
+        if self.similar:
+            lines.append("Closest taught artists, none above the threshold (similarity from -1 to 1, no probability):")
+            lines += [f"  {tag}: {similarity:.3f}" for tag, similarity in self.similar.items()]
         return lines
 
     def cells(self) -> list[str]:
         """A CSV's row but for the image; a group is `name:probability`, separated by blanks (no tag has one in it)."""
         tagging = self.tagging
-        cells = (" ".join(f"{tag}:{p:.4f}" for tag, p in group.items()) for group in tagging.groups.values())
+        cells = map(_pairs, tagging.groups.values())
         rating = next(iter(tagging.ratings), "")
         row = [rating, self.caption, self.tags, *cells, self.artist_string or ""]
+        row += [] if self.similar is None else [_pairs(self.similar)]
         return row + (self.prompt.cells() if self.prompt else [])
 
 
-def csv_columns(groups: Iterable[str], with_prompts: bool) -> tuple[str, ...]:
+def _pairs(numbers: Mapping[str, float]) -> str:
+    return " ".join(f"{tag}:{number:.4f}" for tag, number in numbers.items())
+
+
+def csv_columns(groups: Iterable[str], with_prompts: bool, with_similar: bool = False) -> tuple[str, ...]:
     """The columns of a CSV of answers.
 
     Args:
         groups: the categories of every answer, see thresholds.groups_of.
         with_prompts: whether answers tell of the files' own prompts.
+        with_similar: whether they tell of the closest taught artists.
     """
     further = (name for name in groups if name not in GROUPS)
-    return (*CSV_COLUMNS, *further, "artist_string", *(PROMPT_COLUMNS if with_prompts else ()))
+    similar = (SIMILAR_COLUMN,) if with_similar else ()
+    return (*CSV_COLUMNS, *further, "artist_string", *similar, *(PROMPT_COLUMNS if with_prompts else ()))
 
 
-def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
+def make_answer(
+    tagging: Tagging,
+    rows: Mapping[str, int],
+    style: Style,
+    artists: ArtistSettings,
+    translations: Translations | None = None,
+) -> Answer:
     """Put what was selected into words.
 
     Args:
         rows: label index of each name, see Vocabulary.index.
         style: of the caption and the tags.
+        translations: of tags, or None where they are not told.
     """
     facts = Facts.of(tagging.groups, rows)
     caption, tags = (in_order(names, style, facts) for names in (tagging.caption, tagging.tags))
     rating = next(iter(tagging.ratings), None)
+    told = dict.fromkeys(chain(tagging.ratings, *tagging.groups.values(), tagging.candidates))
     return Answer(
-        tagging, make_caption(caption, style, rating), join(tags, style), artist_string(tagging.artists, artists)
+        tagging,
+        make_caption(caption, style, rating),
+        join(tags, style),
+        artist_string(tagging.artists, artists),
+        translations=translations.among(told) if translations else None,
     )
+
+
+def caption_names(tagging: Tagging, rows: Mapping[str, int], style: Style) -> list[str]:
+    """The tags of an image's caption by their names in the vocabulary, but for those that every caption begins with.
+
+    Args:
+        rows: label index of each name, see Vocabulary.index.
+    """
+    return without_prepended(in_order(tagging.caption, style, Facts.of(tagging.groups, rows)), style)
 
 
 # --- formats --------------------------------------------------------------------------------------------------------
@@ -225,7 +268,9 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image."""
 
-    beginning = rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string|image)(,{','.join(PROMPT_COLUMNS)})?\n"
+    beginning = (
+        rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string(,{SIMILAR_COLUMN})?|image)(,{','.join(PROMPT_COLUMNS)})?\n"
+    )
 
     def head(self) -> str:
         return csv_text([self.columns])

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tagger.cli import counted
 from tagger.files import UserError
@@ -145,6 +145,16 @@ def is_finite(logits: "array[float]") -> bool:
 # --- many images ----------------------------------------------------------------------------------------------------
 
 
+class Beside(Protocol):
+    """What is made of images beside their logits, such as SimilarArtists."""
+
+    def recall(self, path: Path, image_key: bytes, cache: PredictionCache | None) -> bool:
+        """Whether the cache has it of an image, whose logits have this key there."""
+
+    def keep(self, path: Path, image_key: bytes, cache: PredictionCache | None, answered: bool) -> None:
+        """Called for each image of a batch in turn, after the model has seen it; unanswered, it is left out."""
+
+
 class _Pending(NamedTuple):
     """An image on its way through the queue: with what is known of it, or with pixels that the model must see."""
 
@@ -155,13 +165,19 @@ class _Pending(NamedTuple):
 
 
 def predictions(
-    paths: Iterable[Path], predictor: Predictor, cache: PredictionCache | None, key: bytes, demand: Demand = WHOLE
+    paths: Iterable[Path],
+    predictor: Predictor,
+    cache: PredictionCache | None,
+    key: bytes,
+    demand: Demand = WHOLE,
+    beside: Beside | None = None,
 ) -> Iterator[Result]:
     """For each image in turn its logits, or why it could not be read.
 
     Args:
         key: what the logits depend on besides the image, see cache.fingerprint.
         demand: what they must be enough for. Where what the cache keeps is not, the model is asked again.
+        beside: told of every image that has an answer; what only this does not know goes to the model, too.
     """
     batch_size = predictor.batch_size
     queue: deque[_Pending] = deque()
@@ -177,7 +193,8 @@ def predictions(
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
             entry = cache.get(image_key) if cache else None
             cached = unpacked(entry, predictor.num_labels) if entry else None
-            if cached and demand.is_met_by(cached):
+            is_enough = cached is not None and demand.is_met_by(cached)
+            if is_enough and (beside is None or beside.recall(path, image_key, cache)):
                 predictor.known += 1
                 queue.append(_Pending(path, image_key, cached))
             else:
@@ -187,12 +204,12 @@ def predictions(
                 queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
                 decoding += 1
             if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
-                yield from _finish(queue, predictor, cache, demand)
+                yield from _finish(queue, predictor, cache, demand, beside)
                 decoding -= batch_size
             elif not decoding:  # what the cache knows is not kept waiting
-                yield from _finish(queue, predictor, cache, demand)
+                yield from _finish(queue, predictor, cache, demand, beside)
         while queue:
-            yield from _finish(queue, predictor, cache, demand)
+            yield from _finish(queue, predictor, cache, demand, beside)
 
 
 def _threads() -> "ThreadPoolExecutor":
@@ -204,7 +221,7 @@ def _threads() -> "ThreadPoolExecutor":
 
 
 def _finish(
-    queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None, demand: Demand
+    queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None, demand: Demand, beside: Beside | None
 ) -> Iterator[Result]:
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
     taken: list[_Pending] = []
@@ -223,7 +240,11 @@ def _finish(
         outcomes.append(known)
     rows = iter(predictor(batch) if batch else ())
     for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
-        yield path, _kept(next(rows), path, image_key, cache, demand) if outcome is None else outcome
+        if outcome is None:
+            outcome = _kept(next(rows), path, image_key, cache, demand)
+            if beside:
+                beside.keep(path, image_key, cache, not isinstance(outcome, UserError))
+        yield path, outcome
 
 
 def _kept(

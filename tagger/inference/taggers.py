@@ -36,6 +36,8 @@ from tagger.inference.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from tagger.inference.similar import SimilarArtists
+
 Load = Callable[[Mapping[str, Any], Path], "nn.Module"]  # a model of a config.json and a file of weights
 
 
@@ -233,6 +235,17 @@ class RunHints:
     engine: EngineHints
 
 
+def open_similar(tagger: Tagger, hint: str) -> "SimilarArtists":
+    """How close pictures are to the artists that were taught to the model that answers for artists.
+
+    Raises:
+        UserError: see SimilarArtists.
+    """
+    from tagger.inference.similar import SimilarArtists  # late: few runs ask for it
+
+    return SimilarArtists(tagger.artists or tagger.main, hint)
+
+
 def open_engine(model: Description, settings: EngineSettings, load: Load, hints: EngineHints) -> Engine:
     """Load a model.
 
@@ -256,6 +269,7 @@ class Taggers:
         demands: what their answers must be enough for, see Tagger.demands.
         batch_size: images at a time.
         load: see Load.
+        similar: what looks on, where the artists that are closest are asked for.
     """
 
     def __init__(
@@ -266,19 +280,23 @@ class Taggers:
         batch_size: int,
         load: Load,
         hints: RunHints,
+        similar: "SimilarArtists | None" = None,
     ) -> None:
         self.demands = demands
-        self.predictors = [
-            Predictor(
-                partial(open_engine, model, settings, load, hints.engine),
-                len(model.vocabulary),
-                batch_size,
-                model.preparation if model.config else None,
-                hints.predictor,
-                name=str(model.weights),
+        self.watchers = [similar if similar and model is similar.model else None for model in tagger.models]
+        self.predictors = []
+        for model, watcher in zip(tagger.models, self.watchers, strict=True):
+            opens = partial(open_engine, model, settings, load, hints.engine)
+            self.predictors.append(
+                Predictor(
+                    watcher.watching(opens) if watcher else opens,
+                    len(model.vocabulary),
+                    batch_size,
+                    model.preparation if model.config else None,
+                    hints.predictor,
+                    name=str(model.weights),
+                )
             )
-            for model in tagger.models
-        ]
         self.keys = [
             fingerprint((model.weights, *model.data), model.identity(), settings.device, settings.precision)
             for model in tagger.models
@@ -287,9 +305,10 @@ class Taggers:
     def predictions(self, paths: Iterable[Path], cache: PredictionCache | None) -> Iterator[Results]:
         """For each image in turn the logits of each model, or why it could not be read."""
         paths = list(paths)
+        caches = [cache] * len(self.predictors)
         streams = [
-            predictions(paths, predictor, cache, key, demand)
-            for predictor, key, demand in zip(self.predictors, self.keys, self.demands, strict=True)
+            predictions(paths, *how)
+            for how in zip(self.predictors, caches, self.keys, self.demands, self.watchers, strict=True)
         ]
         for results in zip(*streams, strict=True):
             yield results[0][0], _together([logits for _, logits in results])

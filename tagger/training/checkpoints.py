@@ -20,7 +20,7 @@ import torch
 
 from tagger import cli
 from tagger.files import UserError, check_output, check_writable, read_json, replacing, write_json
-from tagger.formats.checkpoint import CONFIG_FILE, OUR_KEY, STATE_PATTERN, best_name, epoch_name
+from tagger.formats.checkpoint import CONFIG_FILE, OUR_KEY, PROTOTYPES_FILE, STATE_PATTERN, best_name, epoch_name
 from tagger.formats.thresholds import TAG_METRICS_FILE, THRESHOLDS_FILE
 from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, write_vocabulary
 from tagger.formats.weights import check_finite, check_sums
@@ -88,7 +88,8 @@ def outputs_of_runs(folder: Path, models: Container[str | None]) -> list[Path]:
 
     Not whatever ends like a checkpoint: among ours may lie somebody's yolo_best.pth.
     """
-    measured = [folder / name for name in (THRESHOLDS_FILE, TAG_METRICS_FILE, METRICS_FILE, CURVES_FILE)]
+    of_weights = (THRESHOLDS_FILE, TAG_METRICS_FILE, METRICS_FILE, CURVES_FILE, PROTOTYPES_FILE)
+    measured = [folder / name for name in of_weights]
     checkpoints = [
         path
         for path in earlier_checkpoints(folder)

@@ -24,11 +24,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from tqdm import tqdm
 
 from tagger import images
 from tagger.files import UserError
 from tagger.formats.records import ABOUT_FILE, WRITE_AGAIN, About, RecordFile, RecordFiles, shard_paths
-from tagger.formats.vocabulary import VOCABULARY_FILE, Vocabulary, read_vocabulary
+from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.preparation import Preparation
 from tagger.training.distributed import World
 from tagger.training.settings import TrainingSettings
@@ -129,7 +130,7 @@ class TaggedImages(Dataset[Sample | UserError]):
             return error  # a worker process would wrap it into a traceback: `to_device` raises it
 
     def _sample(self, epoch: int, number: int) -> Sample:
-        record = self.records[number]
+        record = self.records[number % len(self.records)]  # beyond N it comes again, see EpochBatches
         pixels = decode(record.image)
         random = np.random.default_rng((self.seed, epoch, number))
         flip = random.random() < self.hflip
@@ -189,6 +190,12 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         batch_size: images per batch and process.
         shuffle: a new order in every epoch; else by number, and nothing is left out.
         subset: (N,) int64, the numbers of the images where they are not 0..N-1.
+        repeats: (N,) float, how often each image comes in an epoch on average, from 1; each comes that often rounded
+            up or down. A second time it is number + N, so that it is cut in another way. None: once.
+
+    Attributes:
+        drawn: images of an epoch, the same number in every one: N, or the sum of `repeats`, rounded up so that none is
+            missed.
     """
 
     def __init__(
@@ -202,8 +209,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
         subset: np.ndarray | None = None,
+        repeats: np.ndarray | None = None,
     ) -> None:
-        self.subset = subset
+        self.subset, self.repeats = subset, repeats
+        self.drawn = length if repeats is None else math.ceil(repeats.sum())
         self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.step_size = batch_size * accumulation * world_size  # images
@@ -213,13 +222,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     @property
     def steps(self) -> int:
         """Optimizer steps in a whole epoch."""
-        usable = self.length if not self.shuffle else self.length - self.length % self.world_size
+        usable = self.drawn if not self.shuffle else self.drawn - self.drawn % self.world_size
         return math.ceil(usable / self.step_size)
 
     def _share(self, step: int) -> tuple[int, int]:
         """Where in the order this process's images of a step begin and end."""
         start = step * self.step_size
-        size = min(self.step_size, self.length - start)
+        size = min(self.step_size, self.drawn - start)
         if self.shuffle:
             each = size // self.world_size
             return start + self.rank * each, start + (self.rank + 1) * each
@@ -235,14 +244,51 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(self.length) if self.shuffle else np.arange(self.length)
+        numbers = np.arange(self.length) if self.repeats is None else repeated(self.repeats, self.drawn, random)
+        order = random.permutation(numbers) if self.shuffle else numbers
         if self.subset is not None:
             order = self.subset[order]
         for step in range(self.first_step, self.steps):
             start, end = self._share(step)
             for first in range(start, end, self.batch_size):
-                numbers = order[first : min(first + self.batch_size, end)]
-                yield [(self.epoch, int(number)) for number in numbers]
+                batch = order[first : min(first + self.batch_size, end)]
+                yield [(self.epoch, int(number)) for number in batch]
+
+
+def repeated(repeats: np.ndarray, total: int, random: np.random.Generator) -> np.ndarray:
+    """The images of an epoch, (total,) int64 rising: image i of N is i, then i + N and so on where it comes again.
+
+    Systematic sampling: points at even distances, of which the first is random, on a line of which each image has its
+    share; the images lie on it in a random order, or neighbours would be rounded up by turns.
+
+    Args:
+        repeats: (N,), in proportion to how often each comes.
+    """
+    count = len(repeats)
+    order = random.permutation(count)
+    ends = np.cumsum(repeats[order])
+    points = (np.arange(total) + random.random()) * (ends[-1] / total)
+    chosen = np.sort(order[np.minimum(np.searchsorted(ends, points, side="right"), count - 1)])
+    again = np.arange(total) - np.searchsorted(chosen, chosen)  # how often the same image came before
+    return np.sort(chosen + count * again)
+
+
+def repeat_factors(records: RecordFile | RecordFiles, frequency: np.ndarray, threshold: float) -> np.ndarray:
+    """How often an epoch should show each image, (N,) from 1: as its rarest label wants it.
+
+    Gupta et al., LVIS (arXiv:1908.03195), section 4.1: r(label) = max(1, sqrt(threshold / frequency)), and of an image
+    the highest of its labels'. Reads all N records.
+
+    Args:
+        frequency: share of the images that has each label, (C,) in 0..1; infinity for labels that do not count.
+        threshold: labels of a lower frequency are repeated, 0..1.
+
+    Raises:
+        UserError: a record cannot be read.
+    """
+    of_label = np.sqrt(np.maximum(1.0, threshold / np.maximum(frequency, np.finfo(float).tiny)))
+    numbers = tqdm(range(len(records)), desc="looking for rare artists", unit="img", dynamic_ncols=True, leave=False)
+    return np.array([max((of_label[label] for label in records[number].labels), default=1.0) for number in numbers])
 
 
 def collate(loaded: list[Sample | UserError]) -> Batch | UserError:
@@ -313,6 +359,12 @@ def load_splits(
     train_images = TaggedImages(
         records.train, preparation, hflip=data.hflip, crop_min=data.crop_min, cutout=data.cutout, seed=recipe.seed
     )
+    repeats = None
+    if recipe.repeat_factor:
+        frequency = np.full(len(records.vocabulary), np.inf)
+        artists = records.vocabulary.indices(ARTIST)
+        frequency[artists] = np.array(records.vocabulary.counts or ())[artists] / len(records.train)
+        repeats = repeat_factors(records.train, frequency, recipe.repeat_factor)
     train_batches = EpochBatches(
         len(records.train),
         recipe.batch_size,
@@ -321,6 +373,7 @@ def load_splits(
         accumulation=recipe.grad_accumulation,
         rank=world.rank,
         world_size=world.size,
+        repeats=repeats,
     )
     if not train_batches.steps:
         raise UserError(f"{data.dataset_root}: fewer training images than processes; start fewer")

@@ -13,7 +13,7 @@ head later, so the others only help to find the means and the covariance.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NEWTON_STEPS = 50
 RIDGE = 1e-3  # on the calibration's slope, for examples that can be told apart without an error
@@ -89,6 +89,30 @@ def fit(views: Tensor, labels: Tensor, count: int) -> Rows:
     found = statistics(views, labels, count)
     weight = (found.means - found.middle) @ found.inverse
     return Rows(weight, -0.5 * ((found.means + found.middle) * weight).sum(1))
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Where each label lies, seen from the middle of all, with the labels' common covariance made the identity.
+
+    Attributes:
+        middle: (D,).
+        whitening: the inverse covariance's square root, (D, D).
+        unit: of each label, (K, D) of length 1.
+    """
+
+    middle: Tensor
+    whitening: Tensor
+    unit: Tensor
+
+
+def directions(views: Tensor, labels: Tensor, count: int) -> Directions:
+    """What cosines between an example and each label are made with; see `statistics` for the arguments."""
+    found = statistics(views, labels, count)
+    values, vectors = torch.linalg.eigh(found.inverse)
+    whitening = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    unit = nn.functional.normalize((found.means - found.middle) @ whitening, dim=1)
+    return Directions(found.middle, whitening, unit)
 
 
 def leave_one_out(views: Tensor, labels: Tensor, count: int) -> Tensor:

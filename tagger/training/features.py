@@ -118,7 +118,8 @@ class TaggedFeatures(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, number = key
         flipped = np.random.default_rng((self.seed, epoch, number)).random() < self.hflip
-        return torch.from_numpy(np.array(self.store.row(int(flipped), number))), list(self.labels[number])
+        image = number % len(self.labels)  # beyond N it comes again, see EpochBatches
+        return torch.from_numpy(np.array(self.store.row(int(flipped), image))), list(self.labels[image])
 
 
 def fill(

@@ -88,6 +88,7 @@ class RecipeSettings:
         layer_decay: each block's rate as a share of the rate of the block above, above 0 to 1; 1 = all alike.
         ema_decay: of the moving average that checkpoints hold instead of the weights, 0..1; 0 = off.
         loss: a key of loss.LOSSES.
+        repeat_factor: share of the images below which an artist's images come more often, 0..1; 0 = off.
         frequency_weighting: power of (mean frequency / frequency) in the weights of the positives, 0..1; 0 = off.
         mixup: alpha of the Beta distribution of the shares in which two images are blended, 0 = off.
         patience: epochs without a better one after which training stops, 0 = never.
@@ -106,6 +107,7 @@ class RecipeSettings:
     layer_decay: Decisive[float] = 1.0
     ema_decay: Decisive[float] = 0.0
     loss: Decisive[str] = "bce"
+    repeat_factor: Decisive[float] = 0.0
     frequency_weighting: Decisive[float] = 0.0
     mixup: Decisive[float] = 0.0
     patience: Remembered[int] = 5

@@ -20,6 +20,7 @@ from tagger import images
 from tagger.files import UserError, replacing, write_csv, write_json
 from tagger.formats.checkpoint import CONFIG_FILE, OUR_KEY, read_config
 from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES
+from tagger.formats.prototypes import Prototypes
 from tagger.formats.tag_lists import TagReader, is_usable, read_tags
 from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.preparation import Preparation
@@ -210,19 +211,34 @@ class Taught:
     confused_with: str
 
 
+def in_order(examples: Examples) -> tuple[list[str], Tensor, Tensor]:
+    """The artists by name, the views (V, M, D) float64, and the artist of each picture, (M,).
+
+    In an order of their own, so that sums do not depend on when a picture was added.
+    """
+    names = sorted(set(examples.names))
+    order = sorted(range(len(examples.names)), key=lambda row: (examples.names[row], examples.pictures[row]))
+    labels = torch.tensor([names.index(examples.names[row]) for row in order])
+    return names, torch.from_numpy(np.stack([examples.views[row] for row in order])).double().transpose(0, 1), labels
+
+
+def make_prototypes(examples: Examples) -> Prototypes:
+    """What pictures are compared with, to say which of the artists are closest; of at least two artists."""
+    names, views, labels = in_order(examples)
+    found = discriminant.directions(views, labels, len(names))
+    parts = (part.float().numpy() for part in (found.middle, found.whitening, found.unit))
+    return Prototypes(tuple(names), *parts)
+
+
 def make_rows(examples: Examples) -> tuple[list[str], discriminant.Rows, list[Taught]]:
     """The artists by name, a row for each, and how well each is known.
 
     Raises:
         ValueError: fewer than two artists, whom nothing tells apart.
     """
-    names = sorted(set(examples.names))
+    names, views, labels = in_order(examples)
     if len(names) < 2:
         raise ValueError("at least two artists are needed, for each is told from the others")
-    # In an order of their own, so that sums do not depend on when a picture was added.
-    order = sorted(range(len(examples.names)), key=lambda row: (examples.names[row], examples.pictures[row]))
-    labels = torch.tensor([names.index(examples.names[row]) for row in order])
-    views = torch.from_numpy(np.stack([examples.views[row] for row in order])).double().transpose(0, 1)
     left_out = discriminant.leave_one_out(views, labels, len(names))
     slope, offset = discriminant.calibrate(left_out, labels)
     rows = discriminant.fit(views, labels, len(names)).scaled(slope, offset)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tagger.device import normalise
 from tagger.files import UserError
 from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
-from tagger.formats.vocabulary import Vocabulary
+from tagger.formats.vocabulary import ARTIST, Vocabulary
 from tagger.formats.weights import first_not_finite
 from tagger.training import checkpoints, cost
 from tagger.training.compiling import compiled
@@ -28,7 +28,7 @@ from tagger.training.data import Batch, Split, in_order, mixup, seed_step, to_de
 from tagger.training.distributed import World
 from tagger.training.evaluation import Evaluation
 from tagger.training.frozen import FrozenHead
-from tagger.training.loss import TaggingLoss, positive_weights
+from tagger.training.loss import Labels, TaggingLoss, positive_weights
 from tagger.training.optimizer import make_optimizer, warmup_and_cosine
 from tagger.training.settings import TrainingSettings
 
@@ -108,8 +108,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, recipe)
         self.schedule = warmup_and_cosine(self.optimizer, self.steps_per_epoch * recipe.epochs, recipe.warmup)
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        weight = positive_weights(frequency, recipe.frequency_weighting)
-        self.loss = TaggingLoss(recipe.loss, weight).to(self.device)
+        artists = torch.tensor(vocabulary.indices(ARTIST), dtype=torch.int64)
+        labels = Labels(positive_weights(frequency, recipe.frequency_weighting), artists, frequency[artists])
+        self.loss = TaggingLoss(recipe.loss, labels).to(self.device)
         # What is trained: the same parameters, seen through DDP and the compiler. Validation uses them as they are.
         self.network: Any = model
         if world.size > 1:
@@ -195,7 +196,7 @@ class Trainer:
         self.model.train()
         incoming = to_device(self.train_split.loader, self.device)
         with tqdm(
-            total=batches.length,
+            total=batches.drawn,
             initial=progress.images * self.world.size,
             desc=f"epoch {progress.epoch}/{self.settings.recipe.epochs}",
             unit="img",

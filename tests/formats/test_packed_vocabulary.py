@@ -3,9 +3,13 @@
 python -m pytest tests/formats/test_packed_vocabulary.py
 """
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagger.formats.families.description import packed, unpacked
+from tagger.formats.families.registry import open_folder
 from tagger.formats.packed_vocabulary import pack, unpack
 from tagger.formats.vocabulary import Category, Vocabulary
 from tests.helpers import ODD_NAMES
@@ -34,3 +38,19 @@ def test_what_cannot_be_packed_is_not() -> None:
     kinds = tuple(f"kind_{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(257))
     assert pack(Vocabulary(kinds, kinds)) is None
     assert pack(Vocabulary(kinds[1:], kinds[1:])) is not None
+
+
+def test_a_damaged_description_is_none(checkpoint: Path) -> None:
+    described = open_folder(checkpoint)
+    data = packed(described)
+    assert data is not None
+    found = unpacked(data)
+    assert found is not None and found.vocabulary.names == described.vocabulary.names
+    assert (found.weights, found.preparation, found.identity()) == (
+        described.weights,
+        described.preparation,
+        described.identity(),
+    )
+    for position in range(0, len(data), 7):
+        assert unpacked(data[:position]) is None
+        assert unpacked(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]) is None

@@ -19,6 +19,7 @@ import wdv3_pytorch
 from examples.sample_booru.drawing import draw_post
 from models import make_config
 from tagger.files import UserError
+from tagger.formats.translations import Translations
 from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, Syntax
@@ -49,7 +50,13 @@ def entry(image: Path, **groups: dict[str, float]) -> Said:
     return image, {"rating": RATINGS} | groups
 
 
-def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, syntax: str | None = None) -> None:
+def write(
+    path: Path,
+    entries: Sequence[Said | None],
+    style: Style = PLAIN,
+    syntax: str | None = None,
+    translations: Translations | None = None,
+) -> None:
     """A report at THRESHOLDS; the tags are numbered as they come. None is an image that has no answer."""
     said = [each or (path.with_name("no answer.png"), {}) for each in entries]
     tags = {(name, category) for _, groups in said for category, group in groups.items() for name in group}
@@ -57,7 +64,8 @@ def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, synt
     categories = dict(tags)
     vocabulary = Vocabulary(names, tuple(CATEGORY_NUMBERS[categories[name]] for name in names))
     images = [image for image, _ in said]
-    with report.writing(path, images, SelectionRule(THRESHOLDS), vocabulary, style, ArtistSettings(syntax)) as page:
+    rule, artists = SelectionRule(THRESHOLDS), ArtistSettings(syntax)
+    with report.writing(path, images, rule, vocabulary, style, artists, translations) as page:
         for each, (image, groups) in zip(entries, said, strict=True):
             if each is None:
                 page.pass_over()
@@ -416,6 +424,24 @@ def test_artist_strings(window: Window) -> None:
     assert window.page.locator('.card[data-number="0"]').get_by_text("no artist above 0.95").is_visible()
 
 
+def test_the_closest_artists_are_shown_where_none_passes(browser: Any, tmp_path: Path) -> None:
+    path, picture = tmp_path / "out.html", draw(tmp_path / "first.jpg")
+    vocabulary = Vocabulary(("some",), (CATEGORY_NUMBERS["artist"],))
+    rule, artists = SelectionRule(THRESHOLDS), ArtistSettings()
+    with report.writing(path, [picture, picture], rule, vocabulary, PLAIN, artists) as page:
+        page.add(picture, {0: 0.6}, similar={"mika_(sample)": 0.412, "<b>": -0.1})
+        page.add(picture, {0: 0.6})
+    opened = Window(browser, tmp_path / "out.html", locale="en-US")
+    row = opened.page.locator('.prompt:has([data-copy="similar"])')
+    assert row.count() == 1 and row.is_hidden()
+    opened.slide("artist_threshold", 0.7)
+    assert row.is_visible() and row.locator(".text").text_content() == "mika_(sample) 0.41, <b> -0.10"
+    assert "no probability" in row.locator(".label").get_attribute("title")
+    assert opened.prompt("similar") == "mika_(sample) 0.41, <b> -0.10"
+    opened.context.close()
+    assert not opened.complaints
+
+
 # Rows in an order that is none of categories or probabilities, with names that a page could stumble over.
 TAGS: dict[str, tuple[int, float, float]] = {  # category, and the probability in either image
     "general": (9, 0.9, 0.2),
@@ -510,6 +536,25 @@ def test_the_page_copies_what_the_command_line_prints(
     assert not window.complaints
 
 
+@pytest.mark.parametrize("relation", ["--prune", "--expand"])
+def test_the_page_leaves_out_what_is_constant(
+    browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str], relation: str
+) -> None:
+    images = [str(draw(tagger / f"{number}.jpg", number)) for number in range(10)]
+    usual = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json"), "--image_file", *images]
+    flags = ["--drop_constant", "0.9", relation, "implied", "--always_first", "long_hair", "--output_format", "jsonl"]
+    assert wdv3_pytorch.main([*usual, *flags, "--report", str(tagger / "out.html")]) == 0
+    captured = capsys.readouterr()
+    said = [json.loads(line) for line in captured.out.splitlines()]
+    assert "left out of 10 captions, for 90% share them: " in captured.err and "1girl" not in said[0]["caption"]
+    window = Window(browser, tagger / "out.html", locale="en-US")
+    for card, answer in enumerate(said[:2]):
+        assert window.prompt("caption", card) == answer["caption"]
+        assert window.prompt("tags", card) == answer["tags"]
+    window.context.close()
+    assert not window.complaints
+
+
 def test_the_page_weighs_artists_as_the_command_line_does(
     browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -600,6 +645,31 @@ def test_the_filter(window: Window) -> None:
     window.page.locator("h1").click()
     window.page.keyboard.press("/")
     assert window.page.evaluate("document.activeElement.id") == "filter"
+
+
+def test_translations_are_shown_and_found_and_never_copied(browser: Any, tmp_path: Path) -> None:
+    names = {"long_hair": ("长发", "长头发"), "hat": ("<b>帽子</b>",), "general": ("全年龄",), "smile": ("İLK",)}
+    entries = [
+        entry(draw(tmp_path / "1.jpg"), general={"long_hair": 0.9, "hat": 0.3}, character={"miku": 0.9}),
+        entry(draw(tmp_path / "2.jpg", 1), general={"hat": 0.9, "smile": 0.8}),
+    ]
+    write(tmp_path / "out.html", entries, translations=Translations(tmp_path / "zh.csv", names))
+    window = Window(browser, tmp_path / "out.html", locale="en-US")
+    assert window.tags("general") == ["long_hair 长发 / 长头发"] and window.tags("rating") == ["general 全年龄"]
+    assert window.tags("general", 1) == ["hat <b>帽子</b>", "smile İLK"] and window.tags("character") == ["miku"]
+    assert window.prompt("caption") == "long_hair, miku" and window.prompt("tags", 1) == "hat, smile"
+    for typed, left in [
+        ("长头", ["1.jpg"]),
+        ("帽", ["2.jpg"]),
+        ("HAIR 长发", ["1.jpg"]),
+        ("全年龄", ["1.jpg", "2.jpg"]),
+    ]:
+        window.page.fill("#filter", typed)
+        window.settle()
+        assert window.images() == left, typed  # the first image's hat is below the threshold
+    assert window.page.locator('.card[data-number="0"] .tag.found .name').all_text_contents() == ["general 全年龄"]
+    window.context.close()
+    assert not window.complaints
 
 
 def test_names_are_text(window: Window) -> None:

@@ -3,6 +3,8 @@
 python -m pytest tests/training/test_data.py
 """
 
+import math
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tagger.training.data import (
     in_order,
     make_loader,
     mixup,
+    repeat_factors,
     seed_step,
     validation_subset,
 )
@@ -86,6 +89,65 @@ def test_another_seed_or_epoch_is_another_order() -> None:
         return [[(0, number) for _, number in batch] for batch in batches]
 
     assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (1, 2)}) == 4
+
+
+@given(
+    repeats=st.lists(st.floats(1, 6), min_size=1, max_size=40),
+    batch_size=st.integers(1, 9),
+    world_size=st.integers(1, 3),
+    epoch=st.integers(0, 50),
+)
+def test_rare_images_come_as_often_as_they_should(
+    repeats: list[float], batch_size: int, world_size: int, epoch: int
+) -> None:
+    factors, count = np.array(repeats), len(repeats)
+    numbers = []
+    for rank in range(world_size):
+        batches = EpochBatches(
+            count, batch_size, shuffle=True, repeats=factors, rank=rank, world_size=world_size, seed=3
+        )
+        batches.epoch = epoch
+        order = list(batches)
+        batches.first_step = batches.steps // 2  # going on within the epoch
+        assert list(batches) == order[len(order) - len(batches) :]
+        numbers += [number for batch in order for _, number in batch]
+    drawn = math.ceil(factors.sum())
+    assert len(numbers) == len(set(numbers)) == drawn - drawn % world_size
+    if world_size == 1:
+        often = Counter(number % count for number in numbers)
+        share = drawn / sum(repeats)
+        for number, factor in enumerate(repeats):
+            assert max(1, math.floor(factor * share)) <= often[number] <= math.ceil(factor * share)
+            assert {number + count * time for time in range(often[number])} <= set(numbers)
+
+
+def test_over_many_epochs_the_mean_is_the_factor() -> None:
+    factors = np.array([1.0, 1.25, 2.5, 1.0, 3.75, 1.5])
+    batches, often = EpochBatches(6, 4, shuffle=True, repeats=factors), Counter[int]()
+    for batches.epoch in range(800):
+        often.update(number % 6 for batch in batches for _, number in batch)
+    assert [often[number] / 800 for number in range(6)] == pytest.approx(factors.tolist(), abs=0.06)
+
+
+def test_an_image_is_repeated_as_its_rarest_artist_wants_it(records: Path) -> None:
+    file = RecordFile(records / TRAIN)
+    frequency = np.full(1000, np.inf)
+    labels = Counter(label for number in range(len(file)) for label in file[number].labels)
+    frequency[[label for label, count in labels.items() if count < 3]] = 0.01
+    frequency[[label for label, count in labels.items() if count == 3]] = 0.2
+    found = repeat_factors(file, frequency, 0.3)
+    for number in range(len(file)):
+        wanted = [math.sqrt(0.3 / frequency[label]) for label in file[number].labels]
+        assert found[number] == pytest.approx(max(1.0, *wanted))
+    assert found.max() > 1.5 and found.min() == 1
+
+
+def test_an_image_that_comes_again_is_cut_in_another_way(records: Path) -> None:
+    file = RecordFile(records / TRAIN)
+    images = TaggedImages(file, on_white_square(28), crop_min=0.5)
+    once, again = images[(1, 3)], images[(1, 3 + len(file))]
+    assert not isinstance(once, UserError) and not isinstance(again, UserError)
+    assert once[1] == again[1] and not torch.equal(once[0], again[0])
 
 
 def test_without_shuffling_the_records_come_in_their_order() -> None:

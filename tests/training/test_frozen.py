@@ -117,13 +117,21 @@ sys.exit(train_pytorch.main(sys.argv[3:]))
 """
 
 
-@pytest.mark.parametrize(("where", "after"), [("steps", 7), ("steps", 12)])
-def test_killed_and_run_again(where: str, after: int, grown: Path, checkpoint: Path, tmp_path: Path) -> None:
+LONG_TAIL = ("--repeat_factor", 0.9, "--loss", "logit_adjusted")
+
+
+@pytest.mark.parametrize(
+    ("where", "after", "more"),
+    [("steps", 7, ()), ("steps", 12, ()), ("steps", 11, LONG_TAIL), ("steps", 18, LONG_TAIL)],
+)
+def test_killed_and_run_again(
+    where: str, after: int, more: tuple[object, ...], grown: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     def weights(folder: Path) -> dict[str, torch.Tensor]:
         return load_weights(folder / "eva02_tiny_best.pth")
 
     for name, killed in (("undisturbed", False), ("killed", True)):
-        command = flags(grown, checkpoint, tmp_path / name, "--resume", "auto", "--save_every_steps", 2)
+        command = flags(grown, checkpoint, tmp_path / name, "--resume", "auto", "--save_every_steps", 2, *more)
         if killed:
             code = [sys.executable, "-c", KILLED, str(after), where, *command]
             assert subprocess.run(code, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL

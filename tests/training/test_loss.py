@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 the field's habit
 
 import models
 from models import make_config
-from tagger.training.loss import LOSSES, TaggingLoss, positive_weights, start_head_at_log_odds, tag_frequency
+from tagger.training.loss import LOSSES, Labels, TaggingLoss, positive_weights, start_head_at_log_odds, tag_frequency
 
 
 def test_bce_is_summed_over_labels_and_averaged_over_images() -> None:
@@ -39,8 +39,19 @@ def test_positives_of_rare_tags_weigh_more() -> None:
     assert weight.tolist() == pytest.approx([1.0, math.sqrt(mean / 0.1), math.sqrt(mean / 0.025), 10.0])
     logits, targets = torch.zeros(1, 4), torch.ones(1, 4)
     for kind in LOSSES:
-        plain, weighted = (TaggingLoss(kind, chosen)(logits, targets) for chosen in (None, weight))
+        plain, weighted = (TaggingLoss(kind, Labels(chosen))(logits, targets) for chosen in (None, weight))
         assert (weighted / plain).item() == pytest.approx(weight.mean().item())
+
+
+def test_a_logit_adjusted_softmax_beside_binary_cross_entropy() -> None:
+    logits, artists = torch.randn(4, 6), torch.tensor([1, 3, 5])
+    frequency = torch.tensor([0.5, 0.1, 0.01], dtype=torch.float64)
+    targets = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 1, 0, 0, 0, 1], [1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0.4]])
+    found = TaggingLoss("logit_adjusted", Labels(artists=artists, artist_frequency=frequency))(logits, targets)
+    p = torch.softmax(logits[:, artists].double() + frequency.log(), dim=1)
+    # One artist; two, each with half; none; and one whom mixup has blended in.
+    softmax = -(p[0, 1].log() + p[1, 0].log() / 2 + p[1, 2].log() / 2 + 0.4 * p[3, 2].log()) / 4
+    torch.testing.assert_close(found.double(), TaggingLoss("bce")(logits, targets).double() + softmax)
 
 
 def test_the_head_starts_at_the_log_odds() -> None:

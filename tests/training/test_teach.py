@@ -15,28 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import train_pytorch
 import wdv3_pytorch
 from tagger.files import UserError, locked_folder
+from tagger.formats.checkpoint import PROTOTYPES_FILE
+from tagger.formats.prototypes import read_prototypes
 from tagger.formats.vocabulary import ARTIST, read_vocabulary
 from tagger.formats.weights import load_weights
 from tagger.training.teach import Examples, find_pictures
-from tests.helpers import ROOT, error_line, lines_of, tree
+from tests.helpers import ROOT, error_line, lines_of, paint, tree
 
 BEST = "eva02_tiny_best.pth"
 ARTISTS = ("aoi", "mori_(artist)", "grau")
-
-
-def paint(folder: Path, artist: int, count: int = 4, size: int = 40) -> None:
-    """Pictures of one colour and one grain, which are the artist's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(artist)
-    base = random.integers(0, 256, 3)
-    for number in range(count):
-        noise = np.random.default_rng((artist, number)).normal(0, 5 + 20 * artist, (size, size, 3))
-        Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8)).save(folder / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +82,17 @@ def test_taught_artists_are_told_apart_by_the_tagger(taught: Path, lessons: Path
         assert next(iter(json.loads(capsys.readouterr().out)["artist"])) == name
 
 
+def test_prototypes_lie_where_the_pictures_do(taught: Path, lessons: Path) -> None:
+    found = read_prototypes(taught / PROTOTYPES_FILE, taught / BEST, "")
+    assert found.names == tuple(sorted(ARTISTS))
+    assert np.allclose(np.linalg.norm(found.directions, axis=1), 1, atol=1e-6)
+    with np.load(taught / "taught.npz") as examples:
+        names, views = examples["names"], examples["views"].astype(np.float32)
+    means = np.stack([views[names == name].mean((0, 1)) for name in found.names])
+    assert np.allclose(found.middle, means.mean(0), atol=1e-5)
+    assert np.allclose(np.diag(found.similarities(means)), 1, atol=1e-5)  # each mean lies in its own direction
+
+
 def test_the_report(taught: Path) -> None:
     with open(taught / "taught.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -111,8 +113,13 @@ def test_more_artists_later_and_all_at_once_are_the_same(
     assert same_weights(tmp_path / "out", taught)
     assert teach(None, tmp_path / "out", "--unteach", "aoi") == 0
     assert read_vocabulary(tmp_path / "out" / "selected_tags.csv").names[-2:] == ("grau", "mori_(artist)")
+    assert read_prototypes(tmp_path / "out" / PROTOTYPES_FILE, tmp_path / "out" / BEST, "").names == (
+        "grau",
+        "mori_(artist)",
+    )
     assert teach(None, tmp_path / "out", "--unteach", "grau,mori (artist)") == 0
     assert same_weights(tmp_path / "out", checkpoint)
+    assert not (tmp_path / "out" / PROTOTYPES_FILE).exists()
 
 
 KILLED = """
@@ -134,7 +141,7 @@ sys.exit(train_pytorch.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("after", [1, 7, 13, 14, 15, 16, 17])
+@pytest.mark.parametrize("after", [1, 7, 13, 14, 15, 16, 17, 18])
 def test_killed_at_any_file_and_run_again(
     after: int, checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
 ) -> None:
@@ -146,9 +153,10 @@ def test_killed_at_any_file_and_run_again(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert train_pytorch.main(command) == 0
     assert same_weights(tmp_path / "out", taught)
+    assert (tmp_path / "out" / PROTOTYPES_FILE).read_bytes() == (taught / PROTOTYPES_FILE).read_bytes()
 
 
-@pytest.mark.parametrize("after", [1, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("after", [1, 4, 5, 6, 7, 8, 9, 10])
 def test_killed_while_artists_are_added_without_the_base(
     after: int, checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +170,7 @@ def test_killed_while_artists_are_added_without_the_base(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert train_pytorch.main(command) == 0
     assert same_weights(output, taught)
+    assert (output / PROTOTYPES_FILE).read_bytes() == (taught / PROTOTYPES_FILE).read_bytes()
     assert read_vocabulary(output / "selected_tags.csv").names == read_vocabulary(taught / "selected_tags.csv").names
 
 
@@ -202,20 +211,25 @@ def test_pairs_name_their_artists(lessons: Path, tmp_path: Path) -> None:
 def test_what_is_refused(checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "none").mkdir()
     paint(tmp_path / "single" / "aoi", 1)
+    paint(tmp_path / "known" / "smile", 1)
     other = tmp_path / "other"
     other.mkdir()
     (other / "selected_tags.csv").write_text("mine")
     before = {name: (checkpoint / name).read_bytes() for name in tree(checkpoint) if (checkpoint / name).is_file()}
     for base, output, folder, words in (
-        (checkpoint, tmp_path / "a", tmp_path / "nowhere", "nowhere: no such folder; check --teach"),
+        (checkpoint, tmp_path / "a", tmp_path / "nowhere", "nowhere: no such folder; name one with --teach"),
         (checkpoint, tmp_path / "a", tmp_path / "none", "neither folders of pictures, one for each artist, nor pairs"),
         (checkpoint, tmp_path / "a", tmp_path / "single", "at least two artists are needed"),
         (checkpoint, other, lessons, "selected_tags.csv: stands there and does not look like this script's output"),
         (checkpoint, checkpoint, lessons, "would be replaced by itself with more tags; name another --output_dir"),
         (checkpoint, ROOT, lessons, "selected_tags.csv: a file of the toolkit; name another --output_dir"),
+        (checkpoint, tmp_path / "a", tmp_path / "known", "checkpoints knows all artists in it already; add others"),
+        (None, tmp_path / "a", lessons, "a: no taught model there yet; name a tagger with --pretrained"),
     ):
         assert teach(base, output, "--teach", folder) == 2
         assert words in error_line(capsys.readouterr().err)
+    assert teach(checkpoint, tmp_path / "b", "--unteach", "aoi") == 2
+    assert "no artist was taught there; name the folder of the teaching" in error_line(capsys.readouterr().err)
     with locked_folder(taught):
         assert teach(None, taught, "--teach", lessons) == 2
     assert "is at work here; wait for it" in error_line(capsys.readouterr().err)

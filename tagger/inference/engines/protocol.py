@@ -6,7 +6,7 @@ engine: Engine = OnnxEngine(description, EngineSettings("cpu"))
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tagger.preparation import Preparation
 
@@ -66,3 +66,17 @@ class Engine(Protocol):
 
     def broken(self) -> str | None:
         """Why no picture can have an answer, where an answer was no number; None where it is the picture's fault."""
+
+
+@runtime_checkable
+class FeatureEngine(Engine, Protocol):
+    """An engine that also shows what its model's head is given."""
+
+    def logits_and_features(
+        self, pixels: Sequence["np.ndarray[Any, Any]"]
+    ) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+        """The logits, bit for bit those of `logits`, and the features that they were made of, float32 (N, D).
+
+        Raises:
+            UserError: see `logits`.
+        """

@@ -68,6 +68,20 @@ class TorchEngine:
         array: np.ndarray[Any, Any] = logits.numpy()
         return array
 
+    def logits_and_features(
+        self, pixels: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """See FeatureEngine."""
+        seen: list[torch.Tensor] = []
+        head = self._module.get_classifier()  # type: ignore[operator]
+        watching = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+        try:
+            logits = self.logits(pixels)
+        finally:
+            watching.remove()
+        features: np.ndarray[Any, Any] = seen[0].numpy()
+        return logits, features
+
     def broken(self) -> str | None:
         """See Engine."""
         tensors = self._module.state_dict()
