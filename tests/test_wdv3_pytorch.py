@@ -386,7 +386,7 @@ def test_the_checkpoints_own_vocabulary_with_other_names_is_refused(
 def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example, with a model that must not be asked."""
 
-    def predict(*_: object) -> Iterator[tuple[Path, list[float]]]:
+    def predict(*_: object) -> Iterator[Result]:
         raise AssertionError("outputs are checked before the first work")
         yield
 
@@ -610,14 +610,14 @@ def test_implied_tags(example: Path, capsys: pytest.CaptureFixture[str]) -> None
 def alike(example: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of ten images and a corrupt one: all show 1girl and the character, the artist all but 3.png."""
 
-    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
         for path in paths:
             predictor.known += 1
             said = {name: p for name, (_, p) in EXAMPLE.items()}
             said |= {"artist_name_1": 0.1} if path.stem == "3" else {}
             said |= {"whiskey": 0.9} if path.stem == "5" else {}
             logits = [math.log(p / (1 - p)) for p in said.values()]
-            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
+            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else Logits.of(logits)
 
     monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     names = [f"{number}.png" for number in range(10)]
