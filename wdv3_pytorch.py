@@ -71,8 +71,8 @@ from tagger.inference.output import (
     is_answers,
     make_answer,
 )
-from tagger.inference.predictor import Result, pooled
-from tagger.inference.selection import SelectionRule, select
+from tagger.inference.predictor import Results, pooled
+from tagger.inference.selection import Demand, Request, SelectionRule, select
 from tagger.inference.settings import (
     EMBEDDED,
     CaptionSettings,
@@ -661,10 +661,11 @@ class Counts:
 
 
 def write_answers(
-    results: Iterable[Result],
+    results: Iterable[Results],
     images: Sequence[Path],
     tagger: Tagger,
     rule: SelectionRule,
+    demands: Sequence[Demand],
     style: Style,
     settings: Settings,
     similar: "SimilarArtists | None" = None,
@@ -675,11 +676,12 @@ def write_answers(
 
     Args:
         images: all of them; several have titles.
+        demands: what the results are enough for.
         style: of captions and tags, as `caption_style` gives it.
         similar: what knows the closest taught artists, where they are asked for.
     """
     output, rows = settings.output, tagger.vocabulary.rows
-    ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
+    ratings = list(map(tagger.vocabulary.name, tagger.vocabulary.indices(RATING)))
     captions = caption_files(settings.captions, Merging.of(style, TagReader(rows), ratings))
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
@@ -695,7 +697,7 @@ def write_answers(
                 if report:
                     report.pass_over()
                 continue
-            probabilities = tagger.probabilities(logits)
+            probabilities = taggers.probabilities(logits, demands)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
             closest = similar.closest(settings.artists.similar, None if settings.pool else path) if similar else None
@@ -732,18 +734,24 @@ def caption_style(style: Style, reader: TagReader, tags_csv: Path | None) -> Sty
 
 
 def without_constant_tags(
-    results: Iterable[Result], tagger: Tagger, rule: SelectionRule, style: Style, settings: Settings
+    results: Iterable[Results],
+    tagger: Tagger,
+    rule: SelectionRule,
+    demands: Sequence[Demand],
+    style: Style,
+    settings: Settings,
 ) -> Style:
     """The style without the tags that nearly all captions share; which these are is said.
 
     Args:
         results: of all images; those that could not be read have no caption.
+        demands: what they are enough for.
     """
     share = settings.captions.constant_share
     assert share is not None  # else nobody asks
     captions = (
         caption_names(
-            select(path, tagger.probabilities(logits), tagger.vocabulary, rule), tagger.vocabulary.rows, style
+            select(path, taggers.probabilities(logits, demands), tagger.vocabulary, rule), tagger.vocabulary.rows, style
         )
         for path, logits in results
         if not isinstance(logits, UserError)
@@ -846,7 +854,7 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     told = settings.output.report or (settings.output.prints and settings.output.format in ("json", "jsonl"))
     if translations and not told:
         cli.warn("warning: --translations are told in JSON and in the report; neither is asked for")
-    if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
+    if settings.artists.syntax and "artist" not in tagger.vocabulary.category_names:
         cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 
 
@@ -948,7 +956,7 @@ def write_prompts(
             if told and writer:
                 writer.add(told)
             if report:
-                report.add(path, (), answer)
+                report.add(path, {}, answer)
         if writer:
             writer.end()
     if settings.captions.write:
@@ -978,6 +986,18 @@ def prompt_answers(
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def make_request(rule: SelectionRule, tagger: Tagger, settings: Settings) -> Request:
+    """Which probabilities are enough for all that is asked for."""
+    if settings.pool:  # the mean is taken of all of them
+        return Request()
+    least = rule.least(groups_of(tagger.vocabulary))
+    if settings.output.report:
+        from tagger.inference import report  # late: it imports Pillow
+
+        least = min(least, report.LOWEST)
+    return Request(least, rule.candidates)
+
+
 def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
     """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes.
 
@@ -985,9 +1005,10 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         UserError: see open_similar and Taggers.
     """
     similar = taggers.open_similar(tagger, SIMILAR_HINT) if settings.artists.similar else None
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
+    demands = tagger.demands(make_request(rule, tagger, settings))
+    models = Taggers(tagger, demands, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
     group = process_group()
-    results: Iterable[Result]
+    results: Iterable[Results]
     if similar:
         results = similar.unloaded(split(paths, lambda share: similar.loaded(models.predictions(share, cache)), group))
     else:
@@ -1005,8 +1026,8 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
     with contextlib.ExitStack() as stack:
         if settings.captions.constant_share:  # all answers must be there before the first caption is written
             results = stack.enter_context(kept(results))
-            style = without_constant_tags(results, tagger, rule, style, settings)
-        counts = write_answers(results, paths, tagger, rule, style, settings, similar)
+            style = without_constant_tags(results, tagger, rule, demands, style, settings)
+        counts = write_answers(results, paths, tagger, rule, demands, style, settings, similar)
     left = f", {counts.left_out:,} left out" if counts.left_out else ""
     cli.warn(models.summary() + left)
     return counts

@@ -38,6 +38,7 @@ BENCHMARKS = (
     Benchmark("recipes", hours=True),
     Benchmark("artists", hours=True),
     Benchmark("many_tags"),
+    Benchmark("threshold_loop"),
     Benchmark("inference"),
     Benchmark("families"),
     Benchmark("prompts"),

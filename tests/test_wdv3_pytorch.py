@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ from tagger.formats.tag_lists import parse_tags, read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference import captions
 from tagger.inference.cache import PredictionCache
+from tagger.inference.logits import Logits
 from tagger.inference.output import FORMATS
-from tagger.inference.predictor import predictions
+from tagger.inference.predictor import Result, predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 from tests.hub import FakeHub
@@ -71,9 +72,9 @@ JSON = ["--output_format", "jsonl"]
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says EXAMPLE of every image but of those called corrupt."""
 
-    logits = [math.log(p / (1 - p)) for _, p in EXAMPLE.values()]
+    logits = Logits.of([math.log(p / (1 - p)) for _, p in EXAMPLE.values()])
 
-    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
         for path in paths:
             predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
@@ -111,7 +112,7 @@ def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.Capture
 def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatch, flag: str, key: str) -> None:
     used: list[dict[str, float]] = []
 
-    def spy(image: object, probabilities: Sequence[float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
+    def spy(image: object, probabilities: Mapping[int, float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
         used.append(dict(rule.thresholds))
         return select(image, probabilities, vocabulary, rule)
 
@@ -385,7 +386,7 @@ def test_the_checkpoints_own_vocabulary_with_other_names_is_refused(
 def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example, with a model that must not be asked."""
 
-    def predict(*_: object) -> Iterator[tuple[Path, list[float]]]:
+    def predict(*_: object) -> Iterator[Result]:
         raise AssertionError("outputs are checked before the first work")
         yield
 
@@ -609,14 +610,14 @@ def test_implied_tags(example: Path, capsys: pytest.CaptureFixture[str]) -> None
 def alike(example: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of ten images and a corrupt one: all show 1girl and the character, the artist all but 3.png."""
 
-    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
         for path in paths:
             predictor.known += 1
             said = {name: p for name, (_, p) in EXAMPLE.items()}
             said |= {"artist_name_1": 0.1} if path.stem == "3" else {}
             said |= {"whiskey": 0.9} if path.stem == "5" else {}
             logits = [math.log(p / (1 - p)) for p in said.values()]
-            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
+            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else Logits.of(logits)
 
     monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     names = [f"{number}.png" for number in range(10)]
@@ -995,6 +996,28 @@ def test_the_second_run_imports_nothing_heavy_and_says_the_same(
     assert "General tags (threshold=0.90)" in other and not imported & HEAVY
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [["--gen_threshold", "0.99"], [*EVERYTHING], ["--mcut"], ["--pool"], ["--artist_string", "nai", *JSON]],
+    ids=" ".join,
+)
+def test_no_answer_depends_on_what_the_cache_leaves_out(
+    checkpoint: Path,
+    dataset: Path,
+    cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[object],
+) -> None:
+    monkeypatch.setattr("tagger.inference.logits.ENTRY_BYTES", 120)  # seven labels and the ratings
+    said = []
+    for further in ([], [], ["--no_cache"]):
+        images = [dataset / "03.jpg", dataset / "04.jpg"]
+        assert tag_with(checkpoint, "--image_file", *images, *flags, *further) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] == said[2]
+
+
 def test_without_a_home_there_is_no_cache(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1216,7 +1239,7 @@ def test_pooling_is_the_mean_of_the_logits(
     files = [pictures / f"{number}.jpg" for number in (1, 2, 3)]
     predictor = make_predictor(checkpoint / "eva02_tiny_best.pth")
     each = [logits for _, logits in predictions(files, predictor, None, b"")]
-    mean = np.mean([list(logits) for logits in each if not isinstance(logits, UserError)], axis=0)
+    mean = np.mean([list(logits.values) for logits in each if not isinstance(logits, UserError)], axis=0)
     assert tag_with(checkpoint, "--image_file", *files, "--pool", *EVERYTHING, "--artist_string", "booru") == 0
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)

@@ -190,10 +190,10 @@ class Writer:
         columns: of a CSV: the image's name, and an answer's cells.
 
     Attributes:
-        beginning: matches where a file begins that has this format.
+        beginning: a regular expression for how a file begins that has this format.
     """
 
-    beginning: re.Pattern[str]
+    beginning: str
 
     def __init__(self, file: IO[str], titles: bool = False, columns: Sequence[str] = ()) -> None:
         self.file, self.titles, self.columns = file, titles, columns
@@ -234,10 +234,9 @@ class Writer:
 class TextWriter(Writer):
     """Lines for a reader."""
 
-    beginning = re.compile(
-        r"(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
-        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \()",
-        re.DOTALL,
+    beginning = (
+        r"(?s:(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
+        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \())"
     )
 
     def body(self, answer: Tellable) -> str:
@@ -248,7 +247,7 @@ class TextWriter(Writer):
 class JsonWriter(Writer):
     """A list of objects."""
 
-    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": ')
+    beginning = r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
@@ -260,7 +259,7 @@ class JsonWriter(Writer):
 class JsonLinesWriter(Writer):
     """An object a line."""
 
-    beginning = re.compile(r'\{"image": ".*?", "(caption|prompt)": ')
+    beginning = r'\{"image": ".*?", "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return self.json_text(answer) + "\n"
@@ -269,7 +268,7 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image."""
 
-    beginning = re.compile(
+    beginning = (
         rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string(,{SIMILAR_COLUMN})?|image)(,{','.join(PROMPT_COLUMNS)})?\n"
     )
 
@@ -289,4 +288,4 @@ def is_answers(path: Path) -> bool:
     """Whether a file looks like what one of FORMATS writes, be it of no image at all."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(BEGINNING)
-    return not text or any(writer.beginning.match(text) for writer in FORMATS.values())
+    return not text or any(re.match(writer.beginning, text) for writer in FORMATS.values())

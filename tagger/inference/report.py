@@ -24,7 +24,7 @@ from tagger import images
 from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
 from tagger.formats.translations import Translations
-from tagger.formats.vocabulary import Vocabulary, category_of
+from tagger.formats.vocabulary import Vocabulary, category_name
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
 from tagger.inference.captions import SEPARATOR, Facts, Style, in_order, spelled, without_prepended
 from tagger.inference.selection import SelectionRule
@@ -64,20 +64,21 @@ class Entry:
 def make_entry(
     image: Path,
     name: str,
-    probabilities: Sequence[float],
+    probabilities: Mapping[int, float],
     vocabulary: Vocabulary,
     prompt: "PromptAnswer | None" = None,
     similar: Mapping[str, float] | None = None,
 ) -> Entry:
-    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of the rest."""
-    groups = {
-        category: {
-            vocabulary.names[i]: probabilities[i]
-            for i in vocabulary.indices(category_of(category))
-            if probabilities[i] >= LOWEST or category == "rating"
-        }
-        for category in ("rating", *groups_of(vocabulary))
-    }
+    """What a report keeps of an image's probabilities and of the rest.
+
+    Args:
+        probabilities: by label, rising: of ratings, and of all that are at least LOWEST.
+    """
+    groups: dict[str, dict[str, float]] = {category: {} for category in ("rating", *groups_of(vocabulary))}
+    for label, probability in probabilities.items():
+        category = category_name(vocabulary.category(label))
+        if (probability >= LOWEST or category == "rating") and (tag := vocabulary.name(label)):
+            groups[category][tag] = probability
     return Entry(image, name, groups, prompt, similar)
 
 
@@ -108,11 +109,11 @@ class Report:
     def add(
         self,
         image: Path,
-        probabilities: Sequence[float],
+        probabilities: Mapping[int, float],
         prompt: "PromptAnswer | None" = None,
         similar: Mapping[str, float] | None = None,
     ) -> None:
-        """Show the next image: its C probabilities are in the vocabulary's order; see Entry for the others."""
+        """Show the next image: its probabilities, see `make_entry`; see Entry for the others."""
         name = self._names[self._passed]
         self._entries.append(make_entry(image, name, probabilities, self.vocabulary, prompt, similar))
         self.count += 1
@@ -149,7 +150,7 @@ class Report:
             for picture, entry in zip(thumbnails, self._entries, strict=True)
         ]
         groups = groups_of(self.vocabulary)
-        has_answers = bool(self.vocabulary.names)
+        has_answers = len(self.vocabulary) > 0
         data = page_data(self.rule, groups, self.artists, number, self.pages, has_answers)
         data |= caption_data(self._entries, self.style) | translation_data(self._entries, self.translations)
         data |= {"images": shown}

@@ -3,17 +3,16 @@
 python -m pytest tests/inference/test_constant_tags.py
 """
 
-import math
 import sys
 import tempfile
-from array import array
 from pathlib import Path
 
 import pytest
 
 from tagger.files import UserError
 from tagger.inference.constant_tags import LEAST_CAPTIONS, find_constant, kept
-from tagger.inference.predictor import Result
+from tagger.inference.logits import Logits, likeliest
+from tagger.inference.predictor import Results
 
 
 @pytest.mark.parametrize("share", [0.07, 0.1, 0.29, 0.57, 0.7, 0.9, 1.0])
@@ -45,12 +44,12 @@ def test_few_captions_tell_nothing(count: int) -> None:
 
 def test_kept_results_are_the_same_to_the_last_bit_as_often_as_they_are_asked_for() -> None:
     error = UserError("b.png: damaged")
-    odd = [array("f", values) for values in ([0.1, -1e38, 1e-40], [], [math.pi] * 5000)]
-    results: list[Result] = [
-        (Path("a.png"), odd[0]),
+    odd = [Logits.of(values) for values in ([0.1, -1e38, 1e-40], [], [*map(float, range(5000))])]
+    results: list[Results] = [
+        (Path("a.png"), (odd[0], odd[2])),
         (Path("b.png"), error),
-        (Path("c.png"), odd[1]),
-        (Path("\udcff.png"), odd[2]),
+        (Path("c.png"), (odd[1],)),
+        (Path("\udcff.png"), (likeliest(odd[2].values, most=9, with_total=True),)),
     ]
     with kept(iter(results)) as again:
         assert list(again) == list(again) == results
@@ -64,7 +63,7 @@ def test_kept_results_are_the_same_to_the_last_bit_as_often_as_they_are_asked_fo
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb+", buffering=0))  # noqa: SIM115
-    results = [(Path("a.png"), array("f", [1.0]))]
+    results = [(Path("a.png"), (Logits.of([1.0]),))]
     with pytest.raises(UserError, match="No space left on device; make room there, or set TMPDIR"), kept(results):
         pass
 
@@ -72,5 +71,5 @@ def test_a_full_disk_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(sys.platform == "win32", reason="the file has a name there while it is open")
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with kept([(Path("a.png"), array("f", [1.0]))]):
+    with kept([(Path("a.png"), (Logits.of([1.0]),))]):
         assert list(tmp_path.iterdir()) == []  # not even while it is in use: a killed run leaves nothing

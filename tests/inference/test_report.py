@@ -24,6 +24,8 @@ from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, Syntax
 from tagger.inference.captions import Style
+from tagger.inference.logits import Logits
+from tagger.inference.predictor import Result
 from tagger.inference.selection import SelectionRule
 from tests.helpers import ODD_NAMES, write_csv
 from tests.inference.embedded.files import novelai_png, png
@@ -69,7 +71,7 @@ def write(
                 page.pass_over()
                 continue
             all_groups = {name: p for group in groups.values() for name, p in group.items()}
-            page.add(image, [all_groups.get(name, 0.0) for name in names])
+            page.add(image, {label: all_groups.get(name, 0.0) for label, name in enumerate(names)})
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def test_groups_fall_and_ties_keep_their_order(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_an_image() -> None:
     vocabulary = Vocabulary(("general", "explicit", "solo", "hat", "miku", "wlop"), (9, 9, 0, 0, 4, 1))
-    kept = report.make_entry(Path("1.jpg"), "1.jpg", [0.9, 0.001, 0.3, 0.0499, 0.05, 0.7], vocabulary)
+    kept = report.make_entry(Path("1.jpg"), "1.jpg", dict(enumerate([0.9, 0.001, 0.3, 0.0499, 0.05, 0.7])), vocabulary)
     assert kept.groups == {
         "rating": {"general": 0.9, "explicit": 0.001},
         "general": {"solo": 0.3},
@@ -427,8 +429,8 @@ def test_the_closest_artists_are_shown_where_none_passes(browser: Any, tmp_path:
     vocabulary = Vocabulary(("some",), (CATEGORY_NUMBERS["artist"],))
     rule, artists = SelectionRule(THRESHOLDS), ArtistSettings()
     with report.writing(path, [picture, picture], rule, vocabulary, PLAIN, artists) as page:
-        page.add(picture, [0.6], similar={"mika_(sample)": 0.412, "<b>": -0.1})
-        page.add(picture, [0.6])
+        page.add(picture, {0: 0.6}, similar={"mika_(sample)": 0.412, "<b>": -0.1})
+        page.add(picture, {0: 0.6})
     opened = Window(browser, tmp_path / "out.html", locale="en-US")
     row = opened.page.locator('.prompt:has([data-copy="similar"])')
     assert row.count() == 1 and row.is_hidden()
@@ -474,10 +476,10 @@ STYLES = [
 def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says TAGS of the images 0.jpg and 1.jpg."""
 
-    def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float]]]:
+    def predict(paths: Sequence[Path], *_: object) -> Iterator[Result]:
         for path in paths:
             probabilities = [pair[int(path.stem) % len(pair)] for _, *pair in TAGS.values()]
-            yield path, [math.log(p / (1 - p)) for p in probabilities]
+            yield path, Logits.of([math.log(p / (1 - p)) for p in probabilities])
 
     monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     write_csv(tmp_path / "selected_tags.csv", [f"{name},{category}" for name, (category, *_) in TAGS.items()])

@@ -102,7 +102,7 @@ def probabilities(folder: Path, weights: str, image: Path) -> dict[str, float]:
     names = read_vocabulary(folder / "selected_tags.csv").names
     ((_, logits),) = predictions([image], make_predictor(folder / weights), None, b"")
     assert not isinstance(logits, UserError)
-    return dict(zip(names, sigmoid(logits), strict=True))
+    return dict(zip(names, sigmoid(logits.values), strict=True))
 
 
 @pytest.fixture(scope="module")
