@@ -135,7 +135,10 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
     dataset.add_argument(
-        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="images, with their tags beside them, or tars of these",
     )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
     dataset.add_argument(

@@ -244,7 +244,7 @@ class Catalog:
     # --- the folder -------------------------------------------------------------------------------------------------
 
     def list_folder(self, recursive: bool = False, posts: Iterable[Posts] | None = None) -> None:
-        """Note what is in the folder, and forget what earlier runs read of files that changed since.
+        """Note what is in the folder and in its tars, and forget what earlier runs read of files that changed since.
 
         Args:
             recursive: also what is in the folders below it, but for the one that the records are written to. A file's
@@ -291,7 +291,7 @@ class Catalog:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.name.endswith(tars.SUFFIX) and entry.is_file():
+            if entry.name.endswith(tars.SUFFIX) and os.path.isfile(entry.path):  # which a link in a circle is not
                 yield from self._files_in_tar(entry, prefix + entry.name, root)
             elif file := look_at(entry, prefix + entry.name, root):
                 yield file
@@ -303,7 +303,7 @@ class Catalog:
             yield Found(BROKEN_TAR, name, "", problem)
             return
         self._indexes.add(os.fsencode(str(PurePosixPath(name).with_suffix(".json"))))
-        yield from tars.find_in_tar(Path(entry.path), name, lambda suffix: self.others.update([suffix]))
+        yield from tars.find_in_tar(Path(entry.path), name, self._count_suffix)
 
     def _count_other(self, entry: os.DirEntry[str]) -> None:
         suffix = os.path.splitext(entry.name)[1].lower()
@@ -311,7 +311,10 @@ class Catalog:
             if entry.is_dir():
                 suffix = "/"
         if entry.name != CATEGORIES_FILE:
-            self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
+            self._count_suffix(suffix)
+
+    def _count_suffix(self, suffix: str) -> None:
+        self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
 
     def _pair_up(self) -> None:
         """Bring images and the files with their tags together."""
