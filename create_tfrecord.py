@@ -131,7 +131,10 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="images, with their tags beside them, or tars of these",
     )
     data.add_argument(
         "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"

@@ -35,7 +35,6 @@ from tagger.files import UserError, read_json, write_csv, write_json
 from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
 from tagger.formats.post_tables import check_table, read_posts
-from tagger.formats.sidecars import read_labels
 from tagger.formats.tag_lists import is_usable, lookalikes, lookalikes_in_words, parse_tags, tag_files, usable_tags
 from tagger.formats.tag_relations import (
     ALIAS_COLUMNS,
@@ -68,11 +67,12 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
 )
 from tagger.tfrecord.catalog import CATALOG_FILE, opened_catalog
+from tagger.tfrecord.pairs import read_tags_of
+from tagger.tfrecord.sources.found import Member
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
 SHIPPED_VOCABULARY = Path(__file__).with_name(VOCABULARY_FILE)
-ENCODING_HINT = "save it as UTF-8, or let replace_blanks.py convert it"
 ALIASES_HINT = "correct it, or name another with --tag-aliases"
 NO_PAIRS = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
 FLAGS = SettingNames(
@@ -171,7 +171,10 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
     dataset.add_argument(
-        "--dataset-folder", type=Path, default=Path("dataset"), help="images, with their tags beside them"
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="images, with their tags beside them, or tars of these",
     )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
     dataset.add_argument(
@@ -365,21 +368,22 @@ def tag_lists(source: DatasetSource) -> Iterator[list[str] | UserError]:
         posts = chain.from_iterable(map(read_posts, source.metadata))
         catalog.list_folder(source.recursive, posts if source.metadata else None)
         if not catalog.has_labels():
-            yield from map(read_list, tag_files(source.folder, NO_PAIRS, source.recursive))
+            txts = tag_files(source.folder, NO_PAIRS, source.recursive)
+            yield from (read_list(path.parent, path.name) for path in txts)
             return
         others, _ = catalog.txt_without_image()
         if others:
             cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
         if twice := catalog.labelled_twice():
             cli.warn(f"warning: {twice}")
-        yield from (read_list(source.folder / name) for name in catalog.labels())
+        yield from (read_list(source.folder, name, member) for name, member in catalog.labels())
         yield from catalog.described()
 
 
-def read_list(path: Path) -> list[str] | UserError:
-    """The tags in a file, as they are written, or why they cannot be read."""
+def read_list(folder: Path, name: str, member: Member | None = None) -> list[str] | UserError:
+    """The tags in a file of a folder, or in a member of a tar there; or why they cannot be read."""
     try:
-        return read_labels(path, ENCODING_HINT)
+        return read_tags_of(folder, name, member)
     except UserError as error:
         return error
 

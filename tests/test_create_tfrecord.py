@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -827,3 +829,73 @@ def test_tags_from_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(tmp_path, "--metadata", tmp_path / "gone.parquet") == 2
     assert "gone.parquet: no such file; name a table of posts" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+# --- tars -----------------------------------------------------------------------------------------------------------
+
+
+def tar_up(folder: Path, names: Sequence[str], tar: Path) -> None:
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, "w") as file:
+        for name in names:
+            file.add(folder / name, name)
+
+
+def pictures_and_labels(output: Path) -> list[tuple[bytes, list[int], str]]:
+    """All records of both splits, with the name within the tar alone."""
+    found = []
+    for path in sorted(output.glob("*/*.tfrecord")):
+        records = RecordFile(path)
+        rows = (records[number] for number in range(len(records)))
+        found += [(row.image, list(row.labels), row.name.rpartition("/")[2]) for row in rows]
+    return found
+
+
+def test_tars_give_what_the_same_files_give(big: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Also when killed, and when one was truncated; an index beside one of them is used."""
+    names = sorted(path.name for path in (big / "dataset").iterdir())
+    for number in range(4):
+        tar_up(big / "dataset", names[48 * number : 48 * number + 48], tmp_path / "dataset" / f"data-{number:04}.tar")
+    with tarfile.open(tmp_path / "dataset" / "data-0001.tar") as tar:
+        places = {info.name: {"offset": info.offset_data, "size": info.size} for info in tar}
+    (tmp_path / "dataset" / "data-0001.json").write_text(json.dumps({"files": places}))
+    shutil.copy(big / "selected_tags.csv", tmp_path / "selected_tags.csv")
+    output = tmp_path / "out"
+    for finished in (0, 3):
+        process = subprocess.Popen(command(tmp_path, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.part")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(tmp_path, output), capture_output=True, text=True)
+    assert done.returncode == 1 and "data-0000.tar/005.jpg: " in done.stderr and "not read" not in done.stderr
+    assert pictures_and_labels(output) == pictures_and_labels(undisturbed)
+    last = tmp_path / "dataset" / "data-0003.tar"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    done = subprocess.run(command(tmp_path, output, "--overwrite"), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = reasons(output)
+    assert found["data-0003.tar"].endswith("; what is before was taken; fetch it again")
+    written = about(output)
+    assert 72 < written["train_samples"] + written["val_samples"] < 95
+
+
+def test_the_tags_of_pictures_in_tars(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pair(tmp_path / "files", f"{number + 1}.png", ["general", "creator:ke-ta"], grey=number)
+    (tmp_path / "files" / "2.txt").unlink()
+    (tmp_path / "files" / "3.txt").write_bytes(b"\xff")
+    tar_up(tmp_path / "files", ["1.png", "1.txt", "2.png", "3.png", "3.txt"], tmp_path / "dataset" / "below" / "0.tar")
+    write_csv(tmp_path / "posts.csv", ["2,hat", "4,hat"], header="id,tags")
+    csv_path = write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    flags = ["--recursive", "--metadata", "posts.csv"]
+    done = run_script("generate_selected_tags.py", *flags, "--output-csv", "own.csv", cwd=tmp_path)
+    assert done.returncode == 1 and "3.txt: not UTF-8 at byte 0" in done.stderr
+    assert read_vocabulary(tmp_path / "own.csv").names[4:] == ("hat", "ke-ta")
+    done = run_script("create_tfrecord.py", *flags, "--img-size", 14, "--split-ratio", 1, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert sorted(names_in(tmp_path / "output-datasets" / TRAIN)) == ["below/0.tar/1.png", "below/0.tar/2.png"]
+    assert reasons(tmp_path / "output-datasets").keys() == {"below/0.tar/3.png"}
+    assert reasons(tmp_path / "output-datasets")["below/0.tar/3.png"].startswith("3.txt: not UTF-8 at byte 0")
+    assert read_categories(csv_path)["ke-ta"] == ARTIST

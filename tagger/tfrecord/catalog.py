@@ -13,7 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,8 +25,9 @@ from tagger.formats.posts import key_of
 from tagger.formats.tag_lists import format_tags, usable_tags
 from tagger.formats.vocabulary import CATEGORIES_FILE
 from tagger.tfrecord.pairs import Pair, Scanned, printable
-from tagger.tfrecord.sources.folders import look_at
-from tagger.tfrecord.sources.found import LABELS, Found
+from tagger.tfrecord.sources import tars
+from tagger.tfrecord.sources.folders import look_at, out_of
+from tagger.tfrecord.sources.found import BROKEN_TAR, LABELS, Found, Member
 
 T = TypeVar("T")
 ReadPairs = Callable[[Iterator[list[Pair]]], Iterator[tuple[Sequence[Pair], Sequence[Scanned | str]]]]
@@ -50,10 +51,10 @@ CREATE TABLE scanned (
 # once for each stem; `wanted` the posts that images are called after; `described` the tags of images in a table of
 # posts; `ordered` the usable images in the order of the records, and `unlabelled` those whose tags have no label.
 TABLES = {
-    "listed": "(stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT)",
+    "listed": "(stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT, member TEXT)",
     "present": (
-        "(name BLOB PRIMARY KEY, labels BLOB, others INTEGER, lacking INTEGER, file TEXT, stamp TEXT, problem TEXT) "
-        "WITHOUT ROWID"
+        "(name BLOB PRIMARY KEY, labels BLOB, others INTEGER, lacking INTEGER, file TEXT, stamp TEXT, problem TEXT, "
+        "member TEXT, labels_member TEXT) WITHOUT ROWID"
     ),
     "alone": "(name BLOB, suffix TEXT, stems INTEGER)",
     "wanted": "(key TEXT, name BLOB)",
@@ -84,12 +85,16 @@ def opened_catalog(path: Path, folder: Path) -> Iterator["Catalog"]:
 
 
 class Row(NamedTuple):
-    """A picture in its place. `digest` is SHA-256 over its file, `labels` an array of LABEL_TYPE as bytes."""
+    """A picture in its place. `digest` is SHA-256 over its file, `labels` an array of LABEL_TYPE as bytes.
+
+    `member` says where it is in a tar, if so.
+    """
 
     rank: int
     name: str
     digest: bytes
     labels: bytes
+    member: Member | None = None
 
 
 def labels_of(row: Row) -> list[int]:
@@ -117,9 +122,20 @@ def _is_the_toolkits(name: str) -> bool:
     return name in (CATEGORIES_FILE, CRAWL_STATE_FILE) or name.endswith(UNDO_SUFFIX)
 
 
-def _listed(file: Found) -> list[tuple[bytes, int, bytes, str, str | None]]:
+def _listed(file: Found) -> list[tuple[bytes, int, bytes, str, str | None, str | None]]:
     """Rows of `listed`."""
-    return [(os.fsencode(stem), file.kind, os.fsencode(file.name), file.stamp, file.problem) for stem in file.stems()]
+    rest = (file.kind, os.fsencode(file.name), file.stamp, file.problem, file.member and file.member.packed())
+    return [(os.fsencode(stem), *rest) for stem in file.stems()]
+
+
+def _member(name: bytes | None, packed: str | None) -> Member | None:
+    return Member.unpacked(name, packed) if name and packed else None
+
+
+def _pair(name: bytes, labels: bytes | None, member: str | None, labels_member: str | None) -> Pair:
+    """The pair of some columns of `present`."""
+    labels_name = None if labels is None else os.fsdecode(labels)
+    return Pair(os.fsdecode(name), labels_name, _member(name, member), _member(labels, labels_member))
 
 
 def _alone(labels: bytes) -> tuple[bytes, str, int]:
@@ -145,13 +161,15 @@ def _paired(images: Sequence[Any], labels: Mapping[bytes, Any]) -> Iterator[tupl
         images: rows of `listed` that have one stem.
         labels: the rows of the files that may hold their tags, by name.
     """
-    for number, (stem, _, name, stamp, problem) in enumerate(images):
+    for number, (stem, kind, name, stamp, problem, member) in enumerate(images):
         expected = _label_files(name)
         # Files that are called by the stem belong to the first; another needs one with its whole name.
         own = [each for each in expected if each in labels and (not number or each.startswith(name))]
         first, label_stamp = (own[0], labels[own[0]][3]) if own else (None, "")
         lacking = False
-        if first is None and number:
+        if kind == BROKEN_TAR:
+            pass  # its problem is all that there is to say
+        elif first is None and number:
             problem = f"{os.fsdecode(images[0][2])} has the same txt; rename one of them"
         elif first is None:
             lacking = not problem  # a table of posts may have the tags
@@ -162,7 +180,9 @@ def _paired(images: Sequence[Any], labels: Mapping[bytes, Any]) -> Iterator[tupl
             label_stamp += f" {place}"
         problem = printable(problem) if problem else None
         # The problem is a part of the stamp, so that a pair is read anew when it is gone.
-        yield name, first, len(own[1:]), lacking, stamp, f"{stamp} {label_stamp} {problem or ''}", problem
+        whole_stamp = f"{stamp} {label_stamp} {problem or ''}"
+        labels_member = labels[first][5] if first else None
+        yield name, first, len(own[1:]), lacking, stamp, whole_stamp, problem, member, labels_member
 
 
 class Catalog:
@@ -186,6 +206,7 @@ class Catalog:
         self.folder = folder
         self.path = path
         self.others: Counter[str] = Counter()
+        self._indexes: set[bytes] = set()  # the names of files that say what is in a tar
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"version": VERSION, "folder": os.fsencode(folder.resolve())}  # bytes, like all names
         self._database = self._open(path)
@@ -228,7 +249,7 @@ class Catalog:
     # --- the folder -------------------------------------------------------------------------------------------------
 
     def list_folder(self, recursive: bool = False, posts: Iterable[Posts] | None = None) -> None:
-        """Note what is in the folder, and forget what earlier runs read of files that changed since.
+        """Note what is in the folder and in its tars, and forget what earlier runs read of files that changed since.
 
         Args:
             recursive: also what is in the folders below it, but for the one that the records are written to. A file's
@@ -241,11 +262,12 @@ class Catalog:
             self._database.execute(f"CREATE TABLE {table} {columns}")
         root = self.folder.resolve()
         self.others.clear()
+        self._indexes.clear()
         for folder in folders_of(self.folder, recursive, left_out=self.path.parent):
             prefix = "" if folder == self.folder else folder.relative_to(self.folder).as_posix() + "/"
             with os.scandir(folder) as entries:
                 rows = map(_listed, self._files(entries, root, prefix, recursive))
-                self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", chain.from_iterable(rows))
+                self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?)", chain.from_iterable(rows))
         self._pair_up()
         if posts is not None:
             self._describe(posts)
@@ -274,22 +296,34 @@ class Catalog:
         for entry in entries:
             if entry.name.startswith(".") or _is_the_toolkits(entry.name):
                 continue
-            if file := look_at(entry, prefix + entry.name, root):
+            if entry.name.endswith(tars.SUFFIX) and os.path.isfile(entry.path):  # which a link in a circle is not
+                yield from self._files_in_tar(entry, prefix + entry.name, root)
+            elif file := look_at(entry, prefix + entry.name, root):
                 yield file
             elif not (recursive and entry.is_dir(follow_symlinks=False)):
                 self._count_other(entry)
+
+    def _files_in_tar(self, entry: os.DirEntry[str], name: str, root: Path) -> Iterator[Found]:
+        if problem := out_of(root, entry):
+            yield Found(BROKEN_TAR, name, "", problem)
+            return
+        self._indexes.add(os.fsencode(str(PurePosixPath(name).with_suffix(".json"))))
+        yield from tars.find_in_tar(Path(entry.path), name, self._count_suffix)
 
     def _count_other(self, entry: os.DirEntry[str]) -> None:
         suffix = os.path.splitext(entry.name)[1].lower()
         with contextlib.suppress(OSError):  # a link in a circle is no folder
             if entry.is_dir():
                 suffix = "/"
+        self._count_suffix(suffix)
+
+    def _count_suffix(self, suffix: str) -> None:
         self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
 
     def _pair_up(self) -> None:
         """Bring images and the files with their tags together."""
         rows = self._database.execute(
-            "SELECT stem, kind, name, stamp, problem FROM listed ORDER BY stem, kind, name, rowid"
+            "SELECT stem, kind, name, stamp, problem, member FROM listed ORDER BY stem, kind, name, rowid"
         )
         groups = (list(group) for _, group in groupby(rows, key=lambda row: row[0]))
         for some in batches(groups, COMMIT_EVERY):
@@ -297,15 +331,17 @@ class Catalog:
             alone: list[tuple[bytes, str, int]] = []
             for group in some:
                 labels = {row[2]: row for row in group if row[1] == LABELS}
-                images = [row for row in group if row[1] != LABELS]
+                # Of two files in a tar with one name, the later one holds.
+                images = list({row[2]: row for row in group if row[1] != LABELS}.values())
                 present += _paired(images, labels)
                 theirs = {name for image in images for name in _label_files(image[2])}
                 alone += [_alone(name) for name in labels if name not in theirs]
-            self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?, ?)", present)
+            self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", present)
             self._database.executemany("INSERT INTO alone VALUES (?, ?, ?)", alone)
         # A file that may hold tags, and belongs to none of the pictures whose stems it has.
-        query = f"SELECT suffix, count(*) FROM ({ALONE}) WHERE suffix <> ? GROUP BY suffix"
-        self.others.update(dict(self._database.execute(query, (CAPTION_SUFFIX,))))
+        for name, suffix in self._database.execute(f"{ALONE} AND suffix <> ?", (CAPTION_SUFFIX,)):
+            if name not in self._indexes:
+                self.others[suffix] += 1
 
     def _describe(self, posts: Iterable[Posts]) -> None:
         """Look up the images in tables of posts."""
@@ -345,10 +381,11 @@ class Catalog:
         number, first = self._database.execute(query, (CAPTION_SUFFIX,)).fetchone()
         return number, os.fsdecode(first or b"")
 
-    def labels(self) -> Iterator[str]:
-        """The names of the files with the tags of the images, in the order of the images' names."""
-        for (name,) in self._database.execute("SELECT labels FROM present WHERE labels IS NOT NULL ORDER BY name"):
-            yield os.fsdecode(name)
+    def labels(self) -> Iterator[tuple[str, Member | None]]:
+        """The files with the tags of the images, and where they are in tars; in the order of the images' names."""
+        query = "SELECT labels, labels_member FROM present WHERE labels IS NOT NULL ORDER BY name"
+        for name, member in self._database.execute(query):
+            yield os.fsdecode(name), _member(name, member)
 
     def described(self) -> Iterator[list[str]]:
         """The tags of the images that have none beside them, but in a table of posts; in the order of their names."""
@@ -382,22 +419,22 @@ class Catalog:
         """
         self._database.execute("DROP TABLE IF EXISTS temp.todo")
         self._database.execute(
-            "CREATE TEMP TABLE todo AS SELECT name, labels, stamp FROM present "
+            "CREATE TEMP TABLE todo AS SELECT name, labels, stamp, member, labels_member FROM present "
             "WHERE name NOT IN (SELECT name FROM scanned) ORDER BY name"
         )
         stamps = self._database.execute("SELECT stamp FROM todo ORDER BY rowid")
-        names = self._database.execute("SELECT name, labels FROM todo ORDER BY rowid")
-        pairs = (Pair(os.fsdecode(name), labels and os.fsdecode(labels)) for name, labels in names)
+        rows = self._database.execute("SELECT name, labels, member, labels_member FROM todo ORDER BY rowid")
+        pairs = (_pair(*row) for row in rows)
         uncommitted = 0
         for batch, results in read(batches(pairs, SCAN_BATCH)):
-            rows: list[tuple[object, ...]] = []
+            scanned: list[tuple[object, ...]] = []
             for pair, result in zip(batch, results, strict=True):
                 (stamp,) = next(stamps)
                 if isinstance(result, str):
-                    rows.append((os.fsencode(pair.image), stamp, None, None, 0, printable(result)))
+                    scanned.append((os.fsencode(pair.image), stamp, None, None, 0, printable(result)))
                 else:
-                    rows.append((os.fsencode(pair.image), stamp, *result, None))
-            self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", rows)
+                    scanned.append((os.fsencode(pair.image), stamp, *result, None))
+            self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", scanned)
             uncommitted += len(batch)
             if uncommitted >= COMMIT_EVERY:
                 self._database.commit()
@@ -489,9 +526,12 @@ class Catalog:
 
     def rows(self, first: int, last: int) -> Iterator[Row]:
         """The pictures of the ranks first <= rank < last."""
-        query = "SELECT rank, name, digest, labels FROM ordered WHERE rank >= ? AND rank < ? ORDER BY rank"
-        for rank, name, digest, labels in self._database.execute(query, (first, last)):
-            yield Row(rank, os.fsdecode(name), digest, labels)
+        query = (
+            "SELECT rank, name, digest, ordered.labels, member FROM ordered CROSS JOIN present USING (name) "
+            "WHERE rank >= ? AND rank < ? ORDER BY rank"
+        )
+        for rank, name, digest, labels, member in self._database.execute(query, (first, last)):
+            yield Row(rank, os.fsdecode(name), digest, labels, _member(name, member))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Name and reason of each image that is not in order, by name."""

@@ -4,8 +4,11 @@ python -m pytest tests/tfrecord/test_catalog.py
 """
 
 import hashlib
+import io
 import os
+import shutil
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -412,3 +415,37 @@ def test_pictures_of_one_post_in_two_folders(tmp_path: Path) -> None:
     with closing(Catalog(tmp_path / "catalog.sqlite", tmp_path / "set")) as each:
         each.list_folder(recursive=True, posts=table({"5": "solo"}))
         assert each.images() == 2 and not list(each.problems())
+
+
+# --- tars -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_tar_is_a_folder_and_of_two_files_with_one_name_the_later_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name, data in (
+            ("1.png", b"old"),
+            ("1.txt", b"solo"),
+            ("1.cls", b""),
+            ("1.png", b"new"),
+            ("1.txt", b"general"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (folder / "0.json").write_text("{}")
+    (folder / "loop.tar").symlink_to(folder / "loop.tar")
+    (folder / "out.tar").symlink_to(tmp_path / "elsewhere.tar")
+    shutil.copy(folder / "0.tar", tmp_path / "elsewhere.tar")
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        assert read_pairs(each, folder) == ["0.tar/1.png"]
+        assert read_pairs(each, folder) == []
+        assert each.put_in_order(INDEX, as_written, 0) == 1
+        (row,) = each.rows(0, 1)
+        assert row.digest == hashlib.sha256(b"new").digest() and labels_of(row) == [0]
+        assert each.others == {".cls": 1, ".tar": 1}
+        assert dict(each.problems()) == {"out.tar": "a link out of the folder; copy the file here"}
+        os.utime(folder / "0.tar", ns=(0, 0))
+        assert read_pairs(each, folder) == ["0.tar/1.png"]  # a tar that changed may hold anything

@@ -4,13 +4,13 @@ python create_tfrecord.py --dataset-folder ./dataset
 """
 
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from tagger.formats.pairs import IMAGE_SUFFIXES, LABEL_SUFFIXES, stems_of_labels
 
 MAX_LABEL_BYTES = 1 << 20  # Danbooru's longest tag list is below 20 kB, a post in JSON below 100 kB
 LABELS = -1  # the kind of a file that may hold tags
+BROKEN_TAR = len(IMAGE_SUFFIXES)  # the kind of a tar that has lost pictures, nobody knows which: it stands for them
 
 
 class Member(NamedTuple):
@@ -20,12 +20,22 @@ class Member(NamedTuple):
     offset: int
     size: int
 
+    def packed(self) -> str:
+        """A text that gives it back together with the file's name."""
+        return f"{len(os.fsencode(self.tar))} {self.offset} {self.size}"
+
+    @classmethod
+    def unpacked(cls, name: bytes, packed: str) -> "Member":
+        """The place of the file with this name, which begins with the tar's."""
+        length, offset, size = map(int, packed.split())
+        return cls(os.fsdecode(name[:length]), offset, size)
+
 
 class Found(NamedTuple):
     """A picture, or a file that may hold the tags of one.
 
     Attributes:
-        kind: LABELS, or the rank of the picture's suffix.
+        kind: LABELS, or the rank of the picture's suffix, or BROKEN_TAR.
         name: its path from the dataset's folder; of what lies in a tar, the tar's and the path in it.
         stamp: changes with the file.
         problem: why it cannot be read.
@@ -38,9 +48,11 @@ class Found(NamedTuple):
     problem: str | None = None
     member: Member | None = None
 
-    def stems(self) -> Iterator[str]:
+    def stems(self) -> list[str]:
         """The stem of the picture, or those of the pictures whose tags the file may hold."""
-        yield from stems_of_labels(self.name) if self.kind == LABELS else [os.path.splitext(self.name)[0]]
+        if self.kind == BROKEN_TAR:
+            return [self.name]
+        return stems_of_labels(self.name) if self.kind == LABELS else [os.path.splitext(self.name)[0]]
 
 
 def kind_of(name: str) -> int | None:
