@@ -4,6 +4,7 @@ optimizer = BatchedMuon([{"params": matrices, "use_fallback": False}, {"params":
 
 One Newton-Schulz iteration a matrix is some 4,300 launches a step for EVA-02 Large, whose 168 matrices have two shapes,
 up to transposition. The updates are those of timm's Muon, bit for bit on a CPU, and so is the state that is kept.
+Several processes share the matrices out among them, and send each other the results.
 """
 
 from collections import defaultdict
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from timm.optim import Muon
 from timm.optim.muon import _COEFFICIENTS as PRESETS
 from timm.optim.muon import get_lr_scale, resolve_ns_coefficients, zeropower_via_newtonschulz
@@ -68,7 +70,7 @@ class BatchedMuon(Muon):  # type: ignore[misc]
         momenta = [_as_matrix(self.state[parameter]["momentum_buffer"]) for parameter, _ in batch]
         align_to = ALIGNED_TO if momenta[0].is_cuda else 1
         coefficients = resolve_ns_coefficients(first["ns_coefficients"], PRESETS)
-        updates = orthogonal(momenta, first["ns_steps"], coefficients, first["eps"], align_to)
+        updates = orthogonal(momenta, first["ns_steps"], coefficients, first["eps"], align_to, _processes(momenta[0]))
         for (parameter, group), update in zip(batch, updates, strict=True):
             scale = get_lr_scale(update.shape, group["adjust_lr_fn"])
             parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
@@ -107,20 +109,44 @@ def orthogonal(
     coefficients: list[tuple[float, float, float]],
     eps: float,
     align_to: int = 1,
+    processes: int = 1,
 ) -> list[Tensor]:
     """The orthogonal matrices nearest to some, by Newton-Schulz iterations in bfloat16 (Jordan 2024).
 
     Args:
         matrices: (m, n) or (n, m) each, with one m and n.
         align_to: zeros are added to the longer side up to a multiple of it, and cut off again. They change no sum.
+        processes: of the group, each of which has the same matrices and makes a share of them orthogonal.
     """
     tall = [matrix.shape[0] > matrix.shape[1] for matrix in matrices]
-    stacked = torch.stack([matrix.mT if turned else matrix for matrix, turned in zip(matrices, tall, strict=True)])
-    width = stacked.shape[-1]
-    if zeros := -width % align_to:
-        stacked = torch.nn.functional.pad(stacked, (0, zeros))
-    found = zeropower_via_newtonschulz(stacked, steps, coefficients, eps)[..., :width]
+    wide = [matrix.mT if turned else matrix for matrix, turned in zip(matrices, tall, strict=True)]
+
+    def iterate(some: Sequence[Tensor]) -> Tensor:
+        width = some[0].shape[-1]
+        stacked = torch.stack(some)  # type: ignore[arg-type]
+        if zeros := -width % align_to:
+            stacked = torch.nn.functional.pad(stacked, (0, zeros))
+        return zeropower_via_newtonschulz(stacked, steps, coefficients, eps)[..., :width]  # type: ignore[no-any-return]
+
+    found = iterate(wide) if processes == 1 else _shared_out(wide, iterate, processes)
     return [matrix.mT if turned else matrix for matrix, turned in zip(found, tall, strict=True)]
+
+
+def _shared_out(matrices: Sequence[Tensor], compute: Callable[[Sequence[Tensor]], Tensor], processes: int) -> Tensor:
+    """What `compute` makes of all matrices, (N, m, n) bfloat16, of which each process computes a share."""
+    share = -(-len(matrices) // processes)
+    first = dist.get_rank() * share
+    own = torch.zeros(share, *matrices[0].shape, dtype=torch.bfloat16, device=matrices[0].device)
+    if mine := matrices[first : first + share]:  # the last processes may have none
+        own[: len(mine)] = compute(mine)
+    found = own.new_empty(processes * share, *own.shape[1:])
+    dist.all_gather_into_tensor(found, own)
+    return found[: len(matrices)]
+
+
+def _processes(tensor: Tensor) -> int:
+    """How many processes step together. None but this one where shapes alone are worked out."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not tensor.is_meta else 1
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -133,7 +159,7 @@ def _as_matrix(tensor: Tensor) -> Tensor:
 
 
 def _batches(entries: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
-    """Entries of one shape in pieces of at most BATCH_NUMBERS."""
-    size = max(1, BATCH_NUMBERS // entries[0][0].numel())
+    """Entries of one shape in pieces of at most BATCH_NUMBERS for each process."""
+    size = max(1, BATCH_NUMBERS // entries[0][0].numel()) * _processes(entries[0][0])
     for start in range(0, len(entries), size):
         yield entries[start : start + size]

@@ -71,6 +71,22 @@ def test_two_processes_learn_what_one_does(records: Path, alone: list[dict[str, 
     assert (tmp_path / "exported" / "model.safetensors").exists()
 
 
+def in_two_processes(code: str, folder: Path) -> list[str]:
+    """The words that two processes print which run some code."""
+    (folder / "run.py").write_text(code)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, *launch, "run.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_gradients_travel_as_bfloat16(tmp_path: Path) -> None:
     """Of two processes' gradients, 1 + 2^-10 and 1, bfloat16 keeps 1 and 1."""
     code = (
@@ -84,18 +100,33 @@ def test_gradients_travel_as_bfloat16(tmp_path: Path) -> None:
         "        world.print(str((model.weight.grad - 1).item() * 2**11))\n"
         "    world.wait()\n"
     )
-    (tmp_path / "run.py").write_text(code)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    done = subprocess.run(
-        [sys.executable, *launch, "run.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
+    assert in_two_processes(code, tmp_path) == ["1.0", "0.0"]
+
+
+def test_processes_share_muons_matrices(tmp_path: Path) -> None:
+    """Five matrices among two processes, and one among both: the updates of one process, bit for bit."""
+    code = (
+        "import torch\n"
+        "from tagger.training import distributed\n"
+        "from tagger.training.muon import BatchedMuon\n"
+        "def learnt():\n"
+        "    torch.manual_seed(0)\n"
+        "    shapes = [(6, 10), (10, 6), (6, 10), (6, 10), (6, 10), (4, 4)]\n"
+        "    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]\n"
+        "    optimizer = BatchedMuon([{'params': matrices, 'use_fallback': False}], lr=1e-2)\n"
+        "    for _ in range(3):\n"
+        "        for matrix in matrices:\n"
+        "            matrix.grad = torch.randn(matrix.shape)\n"
+        "        optimizer.step()\n"
+        "    return matrices\n"
+        "alone = learnt()\n"
+        "with distributed.join('cpu', '') as world:\n"
+        "    equal = all(map(torch.equal, alone, learnt()))\n"
+        "    assert not world.any(not equal)\n"
+        "    world.print('equal')\n"
+        "    world.wait()\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1.0", "0.0"]
+    assert in_two_processes(code, tmp_path) == ["equal"]
 
 
 @pytest.mark.parametrize(
