@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint format demo demo-quick clean
+.PHONY: help test lint format demo demo-quick bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ demo: $(VENV)/run.done ## the whole pipeline on a booru of its own, 10 minutes o
 
 demo-quick: $(VENV)/run.done ## the same with so few drawings that nothing can be learnt
 	$(BIN)/python -m examples.demo --quick
+
+bench: $(VENV)/dev.done ## every benchmark that this machine can run, half an hour on two cores; `make bench ARGS=--quick` tries them
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove demo/ and the tools' caches
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Turn a dataset of image + txt pairs into TFRecords for train_pytorch.py.
+"""Turn a dataset of images, with their tags beside them, into TFRecords for train_pytorch.py.
 
     python create_tfrecord.py --dataset-folder ./dataset --output-path ./output-datasets
 
@@ -29,9 +29,18 @@ from tqdm import tqdm
 from tagger import files, images
 from tagger.cli import counted
 from tagger.files import UserError
+from tagger.formats.namespaces import NamespaceReader
 from tagger.formats.pairs import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, folders_of
+from tagger.formats.post_tables import Posts, check_table, read_posts
 from tagger.formats.records import ABOUT_FILE, About
-from tagger.formats.tag_lists import TagReader, lookalikes_in_words
+from tagger.formats.tag_lists import lookalikes_in_words
+from tagger.formats.tag_relations import (
+    ALIASES_FILE,
+    aliases_beside,
+    canonical_names,
+    read_aliases,
+    under_canonical_names,
+)
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     VOCABULARY_FILE,
@@ -44,9 +53,9 @@ from tagger.formats.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
-from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, PairNames, Row, UnusableOutput, opened_catalog
+from tagger.tfrecord.catalog import CATALOG_FILE, Catalog, Row, UnusableOutput, opened_catalog
 from tagger.tfrecord.labels import UNKNOWN_TAGS_FILE, Labels, assign_labels, write_unknown_tags
-from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
+from tagger.tfrecord.pairs import Pair, Scanned, printable, scan_pairs
 from tagger.tfrecord.shards import Shard, compare, find_damage, lay_out, make_room, read_all_stats
 from tagger.tfrecord.workers import DaskWorkers, Workers, available_cores
 from tagger.tfrecord.writer import (
@@ -62,6 +71,7 @@ SKIPPED_FILE = "skipped.csv"
 CRASHED = "the decoder crashed; replace or remove it"
 SHOWN = 20  # lines about what was left out; all are in SKIPPED_FILE
 NAMED = 10  # unknown tags
+ALIASES_HINT = "correct it, or name another with --tag-aliases"
 ANOTHER_OUTPUT = "name another --output-path"
 
 
@@ -72,11 +82,13 @@ class Settings:
     Attributes:
         folder: of the pairs.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         output: of the records.
         overwrite: replace shards that were made of something else.
         verify: read every record of the finished shards, and write damaged ones again.
         strict: count what is left out as an error.
         tags_csv: the vocabulary that grows.
+        aliases: a file of old names, or None.
         min_count: uses that a new tag needs to get a row there; None: no tag gets one.
         split_ratio: the share of the pairs that goes to train, 0..1.
         seed: of the division and the order.
@@ -88,11 +100,13 @@ class Settings:
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     output: Path
     overwrite: bool
     verify: bool
     strict: bool
     tags_csv: Path
+    aliases: Path | None
     min_count: int | None
     split_ratio: float
     seed: int
@@ -116,9 +130,22 @@ class Settings:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    data.add_argument(
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="images, with their tags beside them, or tars of these",
+    )
     data.add_argument(
         "--recursive", action="store_true", help="pairs in the folders below, too; one name in two is two pictures"
+    )
+    data.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
     )
     data.add_argument("--output-path", type=Path, default=Path("output-datasets"), help="where the records go")
     data.add_argument("--overwrite", action="store_true", help="replace shards made of other input or with other flags")
@@ -131,6 +158,13 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     labels = parser.add_argument_group("tags")
     labels.add_argument(
         "--tags-csv", type=Path, default=Path(VOCABULARY_FILE), help="the vocabulary; new tags are appended to it"
+    )
+    labels.add_argument(
+        "--tag-aliases",
+        type=Path,
+        metavar="CSV",
+        help=f"read old names as today's, by this file (default: {ALIASES_FILE} beside the vocabulary, where there is "
+        "one)",
     )
     labels.add_argument(
         "--min-count",
@@ -194,11 +228,13 @@ def make_settings(arguments: Namespace) -> Settings:
     return Settings(
         folder=arguments.dataset_folder,
         recursive=arguments.recursive,
+        metadata=arguments.metadata,
         output=arguments.output_path,
         overwrite=arguments.overwrite,
         verify=arguments.verify or arguments.overwrite,
         strict=arguments.strict,
         tags_csv=arguments.tags_csv,
+        aliases=arguments.tag_aliases or aliases_beside(arguments.tags_csv),
         min_count=None if arguments.no_new_tags else arguments.min_count,
         split_ratio=arguments.split_ratio,
         seed=arguments.seed,
@@ -216,10 +252,12 @@ def check_input(settings: Settings) -> Mapping[str, Category]:
     """Refuse a dataset or a vocabulary that cannot be used; the category by tag that tag_categories.csv knows.
 
     Raises:
-        UserError: the dataset's folder is not there, or one of its files or the CSV has to be corrected.
+        UserError: the dataset's folder is not there, or one of its files, a table or the CSV has to be corrected.
     """
     if not settings.folder.is_dir():
         raise UserError(f"{settings.folder}: no such folder; name the dataset with --dataset-folder")
+    for path in settings.metadata:
+        check_table(path)
     hint = "make it with generate_selected_tags.py, or name another --tags-csv"
     vocabulary = read_vocabulary(settings.tags_csv, hint)
     if settings.min_count is not None:
@@ -255,14 +293,22 @@ def check_output(settings: Settings) -> None:
 def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
     """Bring the catalog up to date with the folder."""
 
-    def read(batches: Iterator[list[PairNames]]) -> Iterator[tuple[Sequence[PairNames], list[Scanned | str]]]:
+    def read(batches: Iterator[list[Pair]]) -> Iterator[tuple[Sequence[Pair], list[Scanned | str]]]:
         return workers.map(partial(scan_pairs, settings.folder), batches, CRASHED)
 
-    catalog.list_folder(settings.recursive)
+    catalog.list_folder(settings.recursive, posts_in(settings.metadata) if settings.metadata else None)
     unread = catalog.unread()
     with tqdm(total=unread, desc="reading", unit="pair", dynamic_ncols=True, disable=not unread) as bar:
         for done in catalog.scan(read):
             bar.update(done)
+
+
+def posts_in(tables: Sequence[Path]) -> Iterator[Posts]:
+    """The rows of tables of posts, with a bar that counts them."""
+    with tqdm(desc="looking up", unit="post", unit_scale=True, dynamic_ncols=True) as bar:
+        for posts in chain.from_iterable(map(read_posts, tables)):
+            yield posts
+            bar.update(len(posts))
 
 
 # --- tags -----------------------------------------------------------------------------------------------------------
@@ -270,10 +316,10 @@ def read_pairs(settings: Settings, catalog: Catalog, workers: Workers) -> None:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The labels, and the reader that made names of what is written in the txt files."""
+    """The labels, and the reader that made names of what is written beside the images."""
 
     labels: Labels
-    reader: TagReader
+    reader: NamespaceReader
 
 
 def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
@@ -283,27 +329,35 @@ def vocabulary_to_itself(settings: Settings) -> AbstractContextManager[None]:
     return files.locked(files.lock_of(settings.tags_csv), "wait for it, or name another --tags-csv", wait=True)
 
 
-def assign(catalog: Catalog, categories: Mapping[str, Category], settings: Settings) -> Tagging:
+def assign(
+    catalog: Catalog, categories: Mapping[str, Category], aliases: Mapping[str, str], settings: Settings
+) -> Tagging:
     """Read the tags of all pairs in whatever spelling they have, and give labels to those that the CSV lacks.
 
     Args:
         categories: by tag, from the dataset's tag_categories.csv.
+        aliases: the next name by old name.
     """
     vocabulary = read_vocabulary(settings.tags_csv)
-    reader = TagReader({**vocabulary.index, **categories})
+    canonical = canonical_names(aliases, vocabulary.index)
+    categories = under_canonical_names(categories, canonical)
+    reader = NamespaceReader({**vocabulary.index, **categories}, canonical)
     counts = catalog.tag_counts(reader.name)
-    return Tagging(assign_labels(counts, vocabulary, categories, settings.min_count), reader)
+    known = {**reader.categories, **categories}
+    return Tagging(assign_labels(counts, vocabulary, known, settings.min_count), reader)
 
 
-def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
+def extend_csv(tagging: Tagging, left_out: int, settings: Settings) -> None:
     """Append the new tags to the vocabulary, and say before and after what became of the tags that it lacked.
 
     Args:
         left_out: uses of what is no tag, in all pairs.
     """
-    labels = tagging.labels
+    labels, csv_path = tagging.labels, settings.tags_csv
     if weights := tagging.reader.weights_in_words():
         cli.warn(f"{weights}; the weights were left out")
+    if renamed := tagging.reader.renamed_in_words():
+        cli.warn(f"{settings.aliases}: {renamed}")
     if labels.new:
         warn_of_new_tags(tagging, before_path(csv_path))
         kept = keep_before(csv_path)
@@ -318,7 +372,7 @@ def extend_csv(tagging: Tagging, left_out: int, csv_path: Path) -> None:
         cli.warn(f"{len(unknown):,} {are} not in {csv_path} ({uses}): {named}; see {UNKNOWN_TAGS_FILE}")
     if left_out:
         tags = counted(left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
 
 
 def warn_of_new_tags(tagging: Tagging, kept: Path) -> None:
@@ -377,7 +431,8 @@ def choose_shards(catalog: Catalog, tagging: Tagging, settings: Settings) -> Lay
     todo, stale = compare([*train, *val], settings.output)
     if stale and not settings.overwrite:
         path, change = next(iter(stale.items()))
-        hint = f"pass --overwrite to write anew what is affected ({counted(len(stale), 'file')}), or {ANOTHER_OUTPUT}"
+        affected = f"what is affected ({counted(len(stale), 'file')}) from {settings.folder}"
+        hint = f"pass --overwrite to write anew {affected}, or name another --dataset-folder or --output-path"
         raise UserError(f"{path}: {change}; {hint}")
     return Layout(train, val, todo, list(stale))
 
@@ -509,12 +564,14 @@ def report(about: About, skipped: int, catalog: Catalog, settings: Settings) -> 
     if alone:
         txt = f"{counted(alone, 'txt file')} {'has' if alone == 1 else 'have'}"
         cli.warn(f"warning: {txt} no image ({', '.join(IMAGE_SUFFIXES)}) of that name, such as {first}")
+    if twice := catalog.labelled_twice():
+        cli.warn(f"warning: {twice}")
     pictures = Counter({suffix: catalog.others[suffix] for suffix in OTHER_IMAGE_SUFFIXES if catalog.others[suffix]})
     if pictures:
         advice = "pictures in formats that are not read here; convert them to png or jpg"
         cli.warn(f"left out: {in_words(pictures)}: {advice}")
     if others := catalog.others - pictures:
-        cli.warn(f"{settings.folder}: not read, for being neither pictures nor txt files: {in_words(others)}")
+        cli.warn(f"{settings.folder}: not read, for being neither pictures nor files with tags: {in_words(others)}")
     if equal := catalog.equal_pictures():
         equals = f"{counted(equal, 'image')} {'equals' if equal == 1 else 'equal'}"
         print(f"{settings.folder}: {equals} another one; equal ones are all in train or all in val", file=sys.stderr)
@@ -539,6 +596,7 @@ def in_words(others: Counter[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(parse_arguments(argv))
     categories = check_input(settings)
+    aliases = read_aliases(settings.aliases, ALIASES_HINT) if settings.aliases else {}
     check_output(settings)
     try:
         with (
@@ -548,10 +606,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             read_pairs(settings, catalog, workers)
             with vocabulary_to_itself(settings):
-                tagging = assign(catalog, categories, settings)
+                tagging = assign(catalog, categories, aliases, settings)
                 layout = choose_shards(catalog, tagging, settings)
                 # Nothing of the user's was changed so far. From here on a run that is stopped goes on when repeated.
-                extend_csv(tagging, catalog.tags_left_out(), settings.tags_csv)
+                extend_csv(tagging, catalog.tags_left_out(), settings)
             if settings.verify:
                 layout = with_damaged_ones(layout, workers)
             write_shards(layout, catalog, settings, workers)

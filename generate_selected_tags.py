@@ -2,6 +2,7 @@
 
     python generate_selected_tags.py --dataset-folder ./dataset --output-csv ./selected_tags.csv
     python generate_selected_tags.py --from-danbooru --tag-categories artist --append-to ./selected_tags.csv
+    python generate_selected_tags.py --from-danbooru --implications --aliases
 
 Ratings come first, then all other tags by falling frequency. Row number = label index of a model, so decide on the
 vocabulary before training; later it can only grow at its end. What a dataset's tag_categories.csv (written by
@@ -14,10 +15,12 @@ from tagger import cli  # first, so that an interrupt while the others are impor
 
 import functools
 import sys
+import tempfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +30,23 @@ from tqdm import tqdm
 from tagger import files
 from tagger.cli import counted
 from tagger.crawl.client import BURST, Connection, SettingNames, site_address
-from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, IMPLICATION_QUERY, LOGIN_VARIABLE, MAX_RATE, Danbooru
+from tagger.crawl.danbooru import API_KEY_VARIABLE, HOME, LOGIN_VARIABLE, MAX_RATE, RELATION_QUERY, Danbooru
 from tagger.files import UserError, read_json, write_csv, write_json
-from tagger.formats.pairs import CAPTION_SUFFIX, captions_of, folders_of
-from tagger.formats.tag_lists import (
-    TagReader,
-    is_usable,
-    lookalikes,
-    lookalikes_in_words,
-    parse_tags,
-    read_tags,
-    tag_files,
-    usable_tags,
+from tagger.formats.namespaces import NamespaceReader
+from tagger.formats.pairs import CAPTION_SUFFIX, folders_of
+from tagger.formats.post_tables import check_table, read_posts
+from tagger.formats.tag_lists import is_usable, lookalikes, lookalikes_in_words, parse_tags, tag_files, usable_tags
+from tagger.formats.tag_relations import (
+    ALIAS_COLUMNS,
+    ALIASES_FILE,
+    IMPLICATION_COLUMNS,
+    IMPLICATIONS_FILE,
+    aliases_beside,
+    canonical_names,
+    read_aliases,
+    read_implications,
+    under_canonical_names,
 )
-from tagger.formats.tag_relations import IMPLICATION_COLUMNS, IMPLICATIONS_FILE, read_implications
 from tagger.formats.vocabulary import (
     CATEGORIES_FILE,
     CATEGORY_NUMBERS,
@@ -60,11 +66,14 @@ from tagger.formats.vocabulary import (
     read_categories,
     read_vocabulary,
 )
+from tagger.tfrecord.catalog import CATALOG_FILE, opened_catalog
+from tagger.tfrecord.pairs import read_tags_of
+from tagger.tfrecord.sources.found import Member
 
 FIRST_RATING_ID = 9999999  # what WD v3 gives `general`; the other ratings count down from it
 RATING_NAMES = tuple(RATINGS.values())
 SHIPPED_VOCABULARY = Path(__file__).with_name(VOCABULARY_FILE)
-ENCODING_HINT = "save it as UTF-8, or let replace_blanks.py convert it"
+ALIASES_HINT = "correct it, or name another with --tag-aliases"
 NO_PAIRS = "fetch some pairs with simple_dan_crawl.py, or name another --dataset-folder"
 FLAGS = SettingNames(
     base_url="--base-url", rate="--rate", login="--login", api_key="--api-key", query="--tag-categories"
@@ -72,30 +81,57 @@ FLAGS = SettingNames(
 
 
 @dataclass(frozen=True)
-class DatasetSource:
-    """The tags of a dataset's txt files.
+class Relation:
+    """A list of Danbooru's that ties two tags together a row.
 
     Attributes:
-        folder: of the pairs.
+        file: that it is written to.
+        columns: of the file.
+        noun: what a row is.
+        rows: the pages of the list from a position on, see Danbooru.implications.
+        check: given a file and the end of an error, refuses what is no such file.
+    """
+
+    file: str
+    columns: tuple[str, str]
+    noun: str
+    rows: Callable[[Danbooru, str], Iterable[tuple[Sequence[Sequence[Any]], str]]]
+    check: Callable[[Path, str], object]
+
+
+IMPLICATIONS = Relation(IMPLICATIONS_FILE, IMPLICATION_COLUMNS, "implication", Danbooru.implications, read_implications)
+ALIASES = Relation(ALIASES_FILE, ALIAS_COLUMNS, "old name", Danbooru.aliases, read_aliases)
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """The tags of a dataset's pictures.
+
+    Attributes:
+        folder: of the pictures, with their tags beside them.
         recursive: also those of the folders below it.
+        metadata: tables of posts that have the tags of pictures.
         min_count: tags with fewer uses are left out.
         categories_from: a vocabulary that knows categories better than the folder's tag_categories.csv.
+        aliases: a file of old names, or None.
     """
 
     folder: Path
     recursive: bool
+    metadata: Sequence[Path]
     min_count: int
     categories_from: Path | None
+    aliases: Path | None
 
 
 @dataclass(frozen=True)
 class DanbooruSource:
-    """Danbooru's list of tags: those of some categories that at least `min_posts` posts have; or its implications."""
+    """Danbooru's list of tags: those of some categories that at least `min_posts` posts have; or else its relations."""
 
     connection: Connection
     categories: tuple[int, ...]
     min_posts: int
-    implications: bool
+    relations: tuple[Relation, ...]
 
 
 @dataclass(frozen=True)
@@ -121,10 +157,9 @@ class Output:
         """What an interrupted listing of Danbooru's tags keeps."""
         return progress_of(self.path)
 
-    @property
-    def implications(self) -> Path:
-        """Where implications are written."""
-        return self.path.with_name(IMPLICATIONS_FILE)
+    def beside(self, name: str) -> Path:
+        """A file that belongs to the CSV."""
+        return self.path.with_name(name)
 
 
 def progress_of(path: Path) -> Path:
@@ -135,14 +170,33 @@ def progress_of(path: Path) -> Path:
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = cli.ArgumentParser(doc=__doc__ or "")
     dataset = parser.add_argument_group("from a dataset")
-    dataset.add_argument("--dataset-folder", type=Path, default=Path("dataset"), help="folder with image + txt pairs")
+    dataset.add_argument(
+        "--dataset-folder",
+        type=Path,
+        default=Path("dataset"),
+        help="images, with their tags beside them, or tars of these",
+    )
     dataset.add_argument("--recursive", action="store_true", help="those in the folders below, too")
+    dataset.add_argument(
+        "--metadata",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="parquet, jsonl or csv with the tags of posts; pictures are called after the post's id or MD5",
+    )
     dataset.add_argument("--min-count", type=cli.positive_int, default=1, help="leave out tags with fewer uses")
     dataset.add_argument(
         "--categories-from",
         type=Path,
         metavar="CSV",
         help="take categories from this vocabulary, before those of tag_categories.csv",
+    )
+    dataset.add_argument(
+        "--tag-aliases",
+        type=Path,
+        metavar="CSV",
+        help=f"read old names as today's, by this file (default: {ALIASES_FILE} beside the CSV, where there is one)",
     )
     danbooru = parser.add_argument_group("from Danbooru")
     danbooru.add_argument(
@@ -161,6 +215,11 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         "--implications",
         action="store_true",
         help=f"write {IMPLICATIONS_FILE} beside the CSV instead, for captions: which tags imply which",
+    )
+    danbooru.add_argument(
+        "--aliases",
+        action="store_true",
+        help=f"write {ALIASES_FILE} beside the CSV instead: old names of tags, and today's",
     )
     danbooru.add_argument("--min-posts", type=cli.positive_int, default=50, help="leave out tags with fewer posts")
     danbooru.add_argument("--base-url", type=site_address, default=HOME, help="the site")
@@ -194,8 +253,9 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
         help="wd: tag_id,name,category,count in WD v3's order, no other kinds, for tools that read by position",
     )
     arguments = parser.parse_args(argv)
-    if arguments.implications and not arguments.from_danbooru:
-        parser.error("--implications are Danbooru's: pass --from-danbooru, too")
+    for flag, is_asked_for in (("--implications", arguments.implications), ("--aliases", arguments.aliases)):
+        if is_asked_for and not arguments.from_danbooru:
+            parser.error(f"{flag} are Danbooru's: pass --from-danbooru, too")
     if arguments.append_to and (arguments.format == "wd" or arguments.with_count or arguments.overwrite):
         parser.error(
             "--append-to keeps the columns and the order of its CSV: leave out --format, --with-count and --overwrite"
@@ -212,19 +272,27 @@ def tag_categories(text: str) -> tuple[int, ...]:
 
 
 def make_settings(arguments: Namespace) -> tuple[DatasetSource | DanbooruSource, Output]:
+    path: Path = arguments.append_to or arguments.output_csv
     source: DatasetSource | DanbooruSource
     if arguments.from_danbooru:
         connection = Connection(
             arguments.base_url, arguments.rate, login=arguments.login, api_key=arguments.api_key, names=FLAGS
         )
-        source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts, arguments.implications)
+        asked_for = ((IMPLICATIONS, arguments.implications), (ALIASES, arguments.aliases))
+        relations = tuple(relation for relation, is_asked_for in asked_for if is_asked_for)
+        source = DanbooruSource(connection, arguments.tag_categories, arguments.min_posts, relations)
     else:
         source = DatasetSource(
-            arguments.dataset_folder, arguments.recursive, arguments.min_count, arguments.categories_from
+            folder=arguments.dataset_folder,
+            recursive=arguments.recursive,
+            metadata=arguments.metadata,
+            min_count=arguments.min_count,
+            categories_from=arguments.categories_from,
+            aliases=arguments.tag_aliases or aliases_beside(path),
         )
     columns = WD_COLUMNS if arguments.format == "wd" else WD_COLUMNS[1:] if arguments.with_count else WD_COLUMNS[1:3]
     output = Output(
-        path=arguments.append_to or arguments.output_csv,
+        path=path,
         append=arguments.append_to is not None,
         overwrite=arguments.overwrite,
         columns=columns,
@@ -244,7 +312,7 @@ class Found:
         table: the tags, with the columns of WD_COLUMNS.
         problems: a line for each file that could not be read.
         left_out: how many uses there were of what cannot be a tag.
-        weights: a sentence on tags with weights, or nothing.
+        weights, renamed: a sentence on tags with weights, and on those that have another name; or nothing.
         certain: the tags that cannot be misspelt: those of a list of tags, of which the categories are known.
     """
 
@@ -252,6 +320,7 @@ class Found:
     problems: list[str] = field(default_factory=list)
     left_out: int = 0
     weights: str = ""
+    renamed: str = ""
     certain: frozenset[str] = frozenset()
 
 
@@ -261,42 +330,62 @@ def read_dataset(source: DatasetSource, standing: Iterable[str]) -> Found:
     Args:
         standing: the names of the vocabulary that is to be extended, which the tags are spelt like.
     """
-    paths = caption_files(source)
+    standing = set(standing)
+    aliases = read_aliases(source.aliases, ALIASES_HINT) if source.aliases else {}
     counts: Counter[str] = Counter(dict.fromkeys(RATING_NAMES, 0))
-    known = known_categories(source)
-    reader = TagReader(known.keys() | set(standing))
+    canonical = canonical_names(aliases, standing)
+    known = under_canonical_names(known_categories(source), canonical)
+    reader = NamespaceReader(known.keys() | standing, canonical)
     problems, left_out = [], 0
-    for path in tqdm(paths, desc="reading", unit="file", dynamic_ncols=True):
-        try:
-            written = read_tags(path, ENCODING_HINT)
-        except UserError as error:
-            problems.append(str(error))
+    for written in tqdm(tag_lists(source), desc="reading", unit="list", dynamic_ncols=True):
+        if isinstance(written, UserError):
+            problems.append(str(written))
             continue
         usable = usable_tags(written)
         left_out += len(written) - len(usable)
         counts.update(set(map(reader.name, usable)))
+    known = {**reader.categories, **known}
     rows = [(rating_id(name), name, known.get(name, GENERAL), count) for name, count in counts.items()]
     table = pd.DataFrame(rows, columns=WD_COLUMNS)
     # A model needs all four ratings, also where a dataset lacks one.
     table = table[(table["count"] >= source.min_count) | (table["category"] == RATING)]
-    return Found(table, problems, left_out, reader.weights_in_words(), frozenset(known))
+    renamed = f"{source.aliases}: {reader.renamed_in_words()}" if reader.renamed else ""
+    return Found(table, problems, left_out, reader.weights_in_words(), renamed, frozenset(known))
 
 
-def caption_files(source: DatasetSource) -> list[Path]:
-    """The txt files with a picture beside them, for others may be notes; all of them where there is no picture.
+def tag_lists(source: DatasetSource) -> Iterator[list[str] | UserError]:
+    """The tags of each picture as they are written, or why they cannot be read; where there is no picture, of each txt.
 
     Raises:
-        UserError: there is no such folder, or no txt file in it.
+        UserError: there is no such folder, or nothing with tags in it.
     """
-    paths = tag_files(source.folder, NO_PAIRS, source.recursive)
-    captions, others = [], 0
-    for folder in folders_of(source.folder, source.recursive):
-        found, alone = captions_of(folder)
-        captions += found
-        others += alone
-    if captions and others:
-        cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
-    return captions or paths
+    if not source.folder.is_dir():
+        raise UserError(f"{source.folder}: no such folder; {NO_PAIRS}")
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        opened_catalog(Path(temporary, CATALOG_FILE), source.folder) as catalog,
+    ):
+        posts = chain.from_iterable(map(read_posts, source.metadata))
+        catalog.list_folder(source.recursive, posts if source.metadata else None)
+        if not catalog.has_labels():
+            txts = tag_files(source.folder, NO_PAIRS, source.recursive)
+            yield from (read_list(path.parent, path.name) for path in txts)
+            return
+        others, _ = catalog.txt_without_image()
+        if others:
+            cli.warn(f"{counted(others, 'txt file')} without a picture of that name: not read")
+        if twice := catalog.labelled_twice():
+            cli.warn(f"warning: {twice}")
+        yield from (read_list(source.folder, name, member) for name, member in catalog.labels())
+        yield from catalog.described()
+
+
+def read_list(folder: Path, name: str, member: Member | None = None) -> list[str] | UserError:
+    """The tags in a file of a folder, or in a member of a tar there; or why they cannot be read."""
+    try:
+        return read_tags_of(folder, name, member)
+    except UserError as error:
+        return error
 
 
 def known_categories(source: DatasetSource) -> dict[str, Category]:
@@ -326,23 +415,23 @@ def read_danbooru(source: DanbooruSource, progress: Path) -> Found:
     return Found(table[usable], left_out=int((~usable).sum()), certain=frozenset(table["name"]))
 
 
-def write_implications(source: DanbooruSource, path: Path) -> str:
-    """Write Danbooru's implications, by name; what was done, in one line. An earlier file of them is replaced.
+def write_relation(source: DanbooruSource, relation: Relation, path: Path) -> str:
+    """Write one of Danbooru's relations, by name; what was done, in one line. An earlier file of it is replaced.
 
     Raises:
         UserError: something else stands there, or cannot be written; the server refuses or does not recover.
     """
     files.check_writable(path.parent, "name a CSV in another folder with --output-csv")
     if path.exists():
-        read_implications(path, "it is no file of implications, and would be replaced; move it")
+        relation.check(path, f"it is no file of {relation.noun}s, and would be replaced; move it")
     site = Danbooru(source.connection)
     progress = progress_of(path)
-    identity = {"base_url": site.client.base_url, "query": IMPLICATION_QUERY}
-    rows = list_resumably(site.implications, identity, progress, "implication")
+    identity = {"base_url": site.client.base_url, "query": RELATION_QUERY}
+    rows = list_resumably(functools.partial(relation.rows, site), identity, progress, relation.noun)
     pairs = sorted(set(map(tuple, rows)))
-    write_csv(path, IMPLICATION_COLUMNS, pairs)
+    write_csv(path, relation.columns, pairs)
     progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
-    return f"{path}: {counted(len(pairs), 'implication')}"
+    return f"{path}: {counted(len(pairs), relation.noun)}"
 
 
 def list_resumably(
@@ -428,20 +517,23 @@ def check_output(source: DatasetSource | DanbooruSource, output: Output) -> Sequ
     else:
         files.check_output(path, hint=hint, inputs=inputs(source, path), overwrite=True)
     if path.exists() and not output.overwrite:
+        origin = ["--from-danbooru"] if isinstance(source, DanbooruSource) else ["--dataset-folder", str(source.folder)]
+        alone = cli.command_line(["generate_selected_tags.py", *origin, "--output-csv", "my_tags.csv"])
+        together = cli.command_line(["generate_selected_tags.py", *origin, "--append-to", str(path)])
         raise UserError(
-            f"{path}: exists, and may hold categories edited by hand; for the tags of a dataset alone, run "
-            f"generate_selected_tags.py --output-csv my_tags.csv; to add them to the tags that are there, "
-            f"generate_selected_tags.py --append-to {path}; or pass --overwrite to replace it"
+            f"{path}: exists, and may hold categories edited by hand; for these tags alone, run {alone}; "
+            f"to add them to the tags that are there, {together}; or pass --overwrite to replace it"
         )
     return ()
 
 
 def inputs(source: DatasetSource | DanbooruSource, output: Path) -> list[Path]:
-    """The files of a dataset that a CSV must not replace."""
+    """The files that are read of a dataset, which a CSV must not replace."""
     if isinstance(source, DanbooruSource):
         return []
     is_tag_list = output.suffix == CAPTION_SUFFIX and output.absolute().parent == source.folder.absolute()
-    return [source.folder / CATEGORIES_FILE, *([output] if is_tag_list else [])]
+    read = [source.folder / CATEGORIES_FILE, *([source.aliases] if source.aliases else [])]
+    return [*read, *([output] if is_tag_list else [])]
 
 
 def write_new(output: Output, table: pd.DataFrame) -> str:
@@ -488,21 +580,26 @@ def write(output: Output, found: Found) -> str:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     source, output = make_settings(parse_arguments(argv))
-    if isinstance(source, DanbooruSource) and source.implications:
-        print(write_implications(source, output.implications))
+    if isinstance(source, DanbooruSource) and source.relations:
+        for relation in source.relations:
+            print(write_relation(source, relation, output.beside(relation.file)))
         return cli.DONE
     standing = check_output(source, output)
+    for path in source.metadata if isinstance(source, DatasetSource) else ():
+        check_table(path)
     if isinstance(source, DanbooruSource):
         found = read_danbooru(source, output.progress)
     else:
         found = read_dataset(source, standing)
     for problem in found.problems:
         cli.warn(f"left out: {problem}")
+    if found.renamed:
+        cli.warn(found.renamed)
     if found.weights:
         cli.warn(f"{found.weights}; the weights were left out")
     if found.left_out:
         tags = counted(found.left_out, "tag")
-        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters in them")
+        cli.warn(f"warning: {tags} left out, for being endless or having invisible characters or commas in them")
     print(write(output, found))
     output.progress.unlink(missing_ok=True)  # only now: until the CSV stands, a killed run goes on from it
     return cli.INCOMPLETE if found.problems or found.left_out else cli.DONE

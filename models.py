@@ -180,7 +180,8 @@ def build(config: Mapping[str, Any], **overrides: Any) -> nn.Module:
             model = Eva(**COMMON | {key: value for key, value in ours.items() if key != "architecture"} | arguments)
     except Exception as error:  # whatever a stranger's arguments make timm and torch stumble over
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"config.json: {architecture} with {arguments} cannot be built ({reason}); check it") from None
+        what = f"{architecture} with {arguments} cannot be built ({reason})"
+        raise UserError(f"config.json: {what}; use the config.json that came with the weights") from None
     return _align(model)
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from tagger.files import UserError, locked_folder, write_text
 from tagger.formats import text_encoding
-from tagger.formats.pairs import captions_of, folders_of
+from tagger.formats.pairs import UNDO_SUFFIX, captions_of, folders_of
 from tagger.formats.tag_lists import TagReader, format_tags, parse_tags
 from tagger.formats.undo_log import Change, UndoLog
 from tagger.formats.vocabulary import VOCABULARY_FILE, read_vocabulary
 
 SHIPPED_VOCABULARY = Path(__file__).with_name(VOCABULARY_FILE)
-UNDO_FILE = "replace_blanks.undo.jsonl"
+UNDO_FILE = f"replace_blanks{UNDO_SUFFIX}"
 BATCH = 256  # files whose old texts are on the disk before the first of them is changed
 SEPARATOR = re.compile(r"[,，、]|\|\|\||;(?=\s|$)")  # within a line
 SHOWN = 20  # names of files that could not be brought back
@@ -135,7 +135,7 @@ def tidied_captions(
             data = path.read_bytes()
             text, _ = text_encoding.decode(data)
         except OSError as error:
-            yield UserError(f"{path}: {error.strerror}; check it")
+            yield UserError(f"{path}: {error.strerror}; make the file readable, or move it away")
         except UnicodeError as error:
             yield UserError(f"{path}: {error}; save it as UTF-8")
         else:

@@ -18,8 +18,6 @@ import argparse
 import contextlib
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -169,6 +167,11 @@ def add_recipe_flags(parser: cli.ArgumentParser) -> None:
         type=cli.positive_int,
         metavar="N",
         help="batches per step: N x batch_size images, in the memory of one batch",
+    )
+    group.add_argument(
+        "--bf16_gradients",
+        action="store_true",
+        help="torchrun's processes send each other gradients as bfloat16: half the traffic between machines",
     )
     group.add_argument(
         "--optimizer",
@@ -419,7 +422,8 @@ def check_same_run(settings: TrainingSettings, state: dict[str, Any], records: T
         DifferentSettings: it has other records or other flags than it began with.
     """
     now = fixed_settings(settings, records.vocabulary, len(records.train), world.size)
-    checkpoints.check_same(state["settings"], now)
+    # A setting that an older version did not have counts with its default, with which all is as it was before it.
+    checkpoints.check_same(TrainingSettings().decisive() | state["settings"], now)
     if checkpoints.is_longer(state["settings"], now):
         before, step = state["settings"]["epochs"], state["progress"]["step"]
         world.print(
@@ -600,14 +604,13 @@ def describe(trainer: Trainer) -> str:
 def estimate_memory(trainer: Trainer) -> str:
     """One line: bytes for weights and optimizer, and for activations."""
     data, recipe = trainer.settings.data, trainer.settings.recipe
-    static = static_bytes(trainer.model, recipe)
-    per_image = cost.activation_bytes(trainer.model.train(), data.image_size)
-    if trainer.device.type == "cuda":  # autocast keeps bfloat16
-        per_image //= 2
+    with trainer.autocast():
+        once, per_image = cost.activation_bytes(trainer.model.train(), data.image_size)
+    static = static_bytes(trainer.model, recipe) + once
     total = static + per_image * recipe.batch_size
     return (
         f"memory: about {total / 2**30:.1f} GiB: {static / 2**30:.1f} for weights and optimizer, "
-        f"{recipe.batch_size} x {per_image / 2**20:.0f} MiB for activations"
+        f"{recipe.batch_size} x {per_image / 2**20:.0f} MiB for activations; less with torch.compile"
     )
 
 
@@ -755,8 +758,7 @@ def tell_how_to_tag(run: RunSettings) -> None:
         script = Path(os.path.relpath(script))
     words = ["python", str(script), "--image_file", "PICTURE", "--model_path", str(run.output_dir)]
     words += ["--threshold_json", str(fitted)] if fitted.exists() else []
-    quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-    print(f"tag with it: {quoted}", file=sys.stderr)
+    print(f"tag with it: {cli.command_line(words)}", file=sys.stderr)
 
 
 def convert(trainer: Trainer) -> None:
@@ -790,7 +792,12 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
     run, folder = settings.run, settings.run.output_dir
     hint = "name a tagger with --pretrained"
     with locked_folder(folder, "wait for it, or name another --output_dir"):
+        path = folder / teaching.EXAMPLES_FILE
+        if run.unteach and not path.exists():
+            raise UserError(f"{folder}: no artist was taught there; name the folder of the teaching with --output_dir")
         if not settings.model.pretrained:
+            if not (folder / CONFIG_FILE).exists():  # nothing was taught there, or the first run was killed early
+                raise UserError(f"{folder}: no taught model there yet; {hint}")
             teaching.complete(folder)
         source = pretrained.read(settings.model.pretrained or str(folder))
         if source.vocabulary is None:
@@ -798,16 +805,18 @@ def teach(settings: TrainingSettings, device: torch.device) -> int:
         model = pretrained.load_as_it_is(source, models.build)
         bfloat16 = features.runs_bfloat16(device)
         made_by = features.key_of(features.backbone_digest(model), source.shown.to_json(), bfloat16)
-        path = folder / teaching.EXAMPLES_FILE
         examples = teaching.Examples.read(path, made_by, "name another --output_dir")
         base = known_tags(source.vocabulary, examples)
         problems: list[str] = []
         if run.teach:
-            found = teaching.find_pictures(run.teach, categories_for(run.teach, source.vocabulary), "check --teach")
+            categories = categories_for(run.teach, source.vocabulary)
+            found = teaching.find_pictures(run.teach, categories, "name one with --teach")
             problems = found.problems
             for name in [name for name in found.pictures if name in source.vocabulary.names[:base]]:
                 problems.append(f"{name}: the model knows it already; leave it out of {run.teach}")
                 del found.pictures[name]
+            if not found.pictures:
+                raise UserError(f"{run.teach}: {source.name} knows all artists in it already; add others")
             extract = features.extractor(model, source.shown, device, bfloat16)
             problems += teaching.look_at(examples, found.pictures, extract, source.shown, lambda: examples.write(path))
             examples.write(path)  # before the head has their rows, or a killed run would leave rows that nobody taught

@@ -40,6 +40,7 @@ from tagger.formats.thresholds import (
     groups_of,
     read_thresholds,
 )
+from tagger.formats.translations import read_translations
 from tagger.formats.vocabulary import ARTIST, RATING, VOCABULARY_FILE, Vocabulary, read_vocabulary
 from tagger.inference import image_files, predictor, taggers
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings
@@ -57,11 +58,21 @@ from tagger.inference.captions import (
     read_replacements,
     without_captions,
 )
+from tagger.inference.constant_tags import LEAST_CAPTIONS, ConstantTags, find_constant, kept
 from tagger.inference.distributed import process_group, split
 from tagger.inference.engines.protocol import PRECISIONS, EngineHints, EngineSettings
-from tagger.inference.output import FORMATS, PROMPT_COLUMNS, Answer, Writer, csv_columns, is_answers, make_answer
-from tagger.inference.predictor import Result, pooled
-from tagger.inference.selection import SelectionRule, select
+from tagger.inference.output import (
+    FORMATS,
+    PROMPT_COLUMNS,
+    Answer,
+    Writer,
+    caption_names,
+    csv_columns,
+    is_answers,
+    make_answer,
+)
+from tagger.inference.predictor import Results, pooled
+from tagger.inference.selection import Demand, Request, SelectionRule, select
 from tagger.inference.settings import (
     EMBEDDED,
     CaptionSettings,
@@ -150,46 +161,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--export_onnx", type=cli.file_path, metavar="FILE", help="write the model as WD repositories ship it"
     )
     output.add_argument("--overwrite", action="store_true", help="replace what stands at these three, whatever it is")
-    captions = parser.add_argument_group("captions", "--write_captions writes a txt with the caption beside each image")
-    captions.add_argument("--write_captions", action="store_true")
-    captions.add_argument("--existing", choices=EXISTING, default="skip", help="what to do with a txt that is there")
-    captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
-    captions.add_argument(
-        "--exclude_tags", "--undesired_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out"
+    output.add_argument(
+        "--translations",
+        type=Path,
+        metavar="CSV",
+        help="names of tags in your language, tag,translation a line: beside the tags in JSON and in the report, never "
+        "in captions",
     )
-    captions.add_argument(
-        "--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first where they are found"
-    )
-    captions.add_argument(
-        "--prepend", type=parse_tags, default=(), metavar="TEXT", help="begin each caption with this, as it is written"
-    )
-    captions.add_argument("--rating", choices=RATING_PLACES, default="none", help="the likeliest rating in a caption")
-    captions.add_argument(
-        "--tag_order",
-        choices=ORDERS,
-        default="category",
-        help="category: general, characters, artists; prompt: 1girl and the like, characters, copyrights, artists, "
-        "the rest",
-    )
-    captions.add_argument(
-        "--replace", type=Path, metavar="CSV", help="other texts for tags: columns old and new; an empty new drops it"
-    )
-    related = captions.add_mutually_exclusive_group()
-    related.add_argument(
-        "--prune",
-        choices=("implied",),
-        help=f"leave out what another tag implies, such as long_hair beside very_long_hair: by the {IMPLICATIONS_FILE} "
-        "beside the vocabulary",
-    )
-    related.add_argument("--expand", choices=("implied",), help="or add what the tags imply")
-    captions.add_argument(
-        "--caption_extension", type=caption_suffix, default=CAPTION_SUFFIX, metavar="EXT", help="in place of txt"
-    )
-    captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
-    captions.add_argument(
-        "--remove_underscore", dest="underscores", action="store_const", const="space", help="--underscores space"
-    )
-    captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
+    add_caption_arguments(parser)
     add_artist_arguments(parser)
     arguments = parser.parse_args(argv)
     check_arguments(parser, arguments)
@@ -233,6 +212,56 @@ def add_model_arguments(parser: cli.ArgumentParser) -> None:
         "GPUs, between the two",
     )
     model.add_argument("--no_cache", action="store_true", help="neither take nor keep probabilities")
+
+
+def add_caption_arguments(parser: cli.ArgumentParser) -> None:
+    captions = parser.add_argument_group("captions", "--write_captions writes a txt with the caption beside each image")
+    captions.add_argument("--write_captions", action="store_true")
+    captions.add_argument("--existing", choices=EXISTING, default="skip", help="what to do with a txt that is there")
+    captions.add_argument("--dry_run", action="store_true", help="print what would be written, and write no txt")
+    captions.add_argument(
+        "--exclude_tags", "--undesired_tags", type=parse_tags, default=(), metavar="A,B", help="leave these out"
+    )
+    captions.add_argument(
+        "--always_first", type=parse_tags, default=(), metavar="A,B", help="put these first where they are found"
+    )
+    captions.add_argument(
+        "--prepend", type=parse_tags, default=(), metavar="TEXT", help="begin each caption with this, as it is written"
+    )
+    captions.add_argument(
+        "--drop_constant",
+        type=cli.positive_fraction,
+        metavar="SHARE",
+        help="leave out tags that at least this share of the run's captions hold, such as 0.9, but for those of "
+        "--always_first; with --dry_run only these are told",
+    )
+    captions.add_argument("--rating", choices=RATING_PLACES, default="none", help="the likeliest rating in a caption")
+    captions.add_argument(
+        "--tag_order",
+        choices=ORDERS,
+        default="category",
+        help="category: general, characters, artists; prompt: 1girl and the like, characters, copyrights, artists, "
+        "the rest",
+    )
+    captions.add_argument(
+        "--replace", type=Path, metavar="CSV", help="other texts for tags: columns old and new; an empty new drops it"
+    )
+    related = captions.add_mutually_exclusive_group()
+    related.add_argument(
+        "--prune",
+        choices=("implied",),
+        help=f"leave out what another tag implies, such as long_hair beside very_long_hair: by the {IMPLICATIONS_FILE} "
+        "beside the vocabulary",
+    )
+    related.add_argument("--expand", choices=("implied",), help="or add what the tags imply")
+    captions.add_argument(
+        "--caption_extension", type=caption_suffix, default=CAPTION_SUFFIX, metavar="EXT", help="in place of txt"
+    )
+    captions.add_argument("--underscores", choices=("keep", "space"), default="keep", help="space: long hair, but ^_^")
+    captions.add_argument(
+        "--remove_underscore", dest="underscores", action="store_const", const="space", help="--underscores space"
+    )
+    captions.add_argument("--escape_parentheses", action="store_true", help="\\( and \\)")
 
 
 def add_artist_arguments(parser: cli.ArgumentParser) -> None:
@@ -299,6 +328,10 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
             parser.error(
                 "--tag_order is for a model's tags; with --embedded_prompt only they stay as the prompt has them"
             )
+        if arguments.translations:
+            parser.error("--translations are of a model's tags; --embedded_prompt only asks none")
+        if arguments.drop_constant:
+            parser.error("--drop_constant is for a model's tags; --embedded_prompt only asks none")
         if arguments.rating != "none":
             parser.error("--rating is what a model says; --embedded_prompt only asks none")
     elif not (arguments.model_path or arguments.model_repo or only_artists):
@@ -311,6 +344,8 @@ def check_arguments(parser: cli.ArgumentParser, arguments: argparse.Namespace) -
         parser.error(f"--mcut and --thresholds {arguments.thresholds} both set the thresholds; pass one of them")
     if arguments.pool and (arguments.write_captions or arguments.report):
         parser.error("--pool gives one answer for all images, --write_captions and --report one for each; pass one")
+    if arguments.pool and arguments.drop_constant:
+        parser.error("--pool gives one answer for all images, and --drop_constant compares theirs; pass one")
     if arguments.report and (arguments.mcut or arguments.thresholds != "json"):
         parser.error("--report has sliders of its own; it goes neither with --mcut nor with --thresholds per_tag")
     if arguments.dry_run and not arguments.write_captions:
@@ -341,8 +376,11 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         existing=arguments.existing,
         dry_run=arguments.dry_run,
         suffix=arguments.caption_extension,
+        constant_share=arguments.drop_constant,
     )
-    only_report = arguments.report and not arguments.output_format
+    # A report, or what is constant, may be all that is asked for.
+    told_otherwise = arguments.report or (captions.constant_share and captions.dry_run)
+    only_told_otherwise = told_otherwise and not arguments.output_format
     return Settings(
         images=ImageSettings(tuple(arguments.image_file), arguments.recursive, arguments.max_pixels),
         model=ModelSettings(
@@ -361,10 +399,13 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         output=OutputSettings(
             format=arguments.output_format or "text",
             file=arguments.output,
-            prints=bool(arguments.output) or not (captions.writes or only_report),
+            prints=bool(arguments.output) or not (captions.writes or only_told_otherwise),
             report=arguments.report,
             onnx=arguments.export_onnx,
             overwrite=arguments.overwrite,
+            translations=read_translations(arguments.translations, "check --translations")
+            if arguments.translations
+            else None,
         ),
         captions=captions,
         artists=ArtistSettings(
@@ -588,6 +629,7 @@ def check_outputs(settings: Settings, model: Sequence[Path], images: Sequence[Pa
     """
     inputs = [*images, *model, Path(THRESHOLDS_FILE)]
     inputs += [settings.thresholds.file] if settings.thresholds.file else []
+    inputs += [settings.output.translations.path] if settings.output.translations else []
     captions = images if settings.captions.writes else ()
     written = {os.path.realpath(caption_path(path, settings.captions.suffix)): "a caption" for path in captions}
     for flag, path, is_ours in outputs(settings.output, len(images)):
@@ -619,10 +661,12 @@ class Counts:
 
 
 def write_answers(
-    results: Iterable[Result],
+    results: Iterable[Results],
     images: Sequence[Path],
     tagger: Tagger,
     rule: SelectionRule,
+    demands: Sequence[Demand],
+    style: Style,
     settings: Settings,
     similar: "SimilarArtists | None" = None,
 ) -> Counts:
@@ -632,13 +676,13 @@ def write_answers(
 
     Args:
         images: all of them; several have titles.
+        demands: what the results are enough for.
+        style: of captions and tags, as `caption_style` gives it.
         similar: what knows the closest taught artists, where they are asked for.
     """
     output, rows = settings.output, tagger.vocabulary.rows
-    reader = TagReader(rows)
-    style = caption_style(settings.captions.style, reader, tagger.main.labels)
-    ratings = [tagger.vocabulary.names[i] for i in tagger.vocabulary.indices(RATING)]
-    captions = caption_files(settings.captions, Merging.of(style, reader, ratings))
+    ratings = list(map(tagger.vocabulary.name, tagger.vocabulary.indices(RATING)))
+    captions = caption_files(settings.captions, Merging.of(style, TagReader(rows), ratings))
     prompts = open_prompts(settings, tagger.vocabulary, tagger.main.labels)
     counts = Counts()
     # The output is complete before the report, whose pictures are decoded once more.
@@ -653,12 +697,12 @@ def write_answers(
                 if report:
                     report.pass_over()
                 continue
-            probabilities = tagger.probabilities(logits)
+            probabilities = taggers.probabilities(logits, demands)
             tagging = select(path, probabilities, tagger.vocabulary, rule)
             prompt = prompt_beside(path, images, prompts, settings) if prompts else None
             closest = similar.closest(settings.artists.similar, None if settings.pool else path) if similar else None
             answer: Answer | None = replace(
-                make_answer(tagging, rows, style, settings.artists),
+                make_answer(tagging, rows, style, settings.artists, output.translations),
                 prompt=prompt,
                 similar={} if closest and tagging.artists else closest,
             )
@@ -687,6 +731,52 @@ def caption_style(style: Style, reader: TagReader, tags_csv: Path | None) -> Sty
         return style
     path = (tags_csv or Path(VOCABULARY_FILE)).with_name(IMPLICATIONS_FILE)
     return replace(style, implications=read_implications(path, IMPLICATIONS_HINT).spelt_like(reader.known))
+
+
+def without_constant_tags(
+    results: Iterable[Results],
+    tagger: Tagger,
+    rule: SelectionRule,
+    demands: Sequence[Demand],
+    style: Style,
+    settings: Settings,
+) -> Style:
+    """The style without the tags that nearly all captions share; which these are is said.
+
+    Args:
+        results: of all images; those that could not be read have no caption.
+        demands: what they are enough for.
+    """
+    share = settings.captions.constant_share
+    assert share is not None  # else nobody asks
+    captions = (
+        caption_names(
+            select(path, taggers.probabilities(logits, demands), tagger.vocabulary, rule), tagger.vocabulary.rows, style
+        )
+        for path, logits in results
+        if not isinstance(logits, UserError)
+    )
+    found = find_constant(captions, share, keep=style.first)
+    tell_of_constant_tags(found, share, settings)
+    return replace(style, constant=frozenset(found.uses))
+
+
+def tell_of_constant_tags(found: ConstantTags, share: float, settings: Settings) -> None:
+    """Say which tags are left out of all captions; in a dry run that is the result."""
+    captions = cli.counted(found.captions, "caption")
+    if not found.can_be_told:
+        passes_over = settings.captions.write and settings.captions.existing == "skip"
+        anew = ", or write all captions anew with --existing overwrite" if passes_over else ""
+        cli.warn(
+            f"warning: {captions}, and {LEAST_CAPTIONS} are needed to tell what is constant in them: --drop_constant "
+            f"leaves none out; name tags with --exclude_tags{anew}"
+        )
+    elif not found.uses:
+        cli.warn(f"no tag is in {100 * share:g}% of {captions}, so none is left out by --drop_constant")
+    elif settings.captions.dry_run and not settings.output.prints:
+        print(*found.lines(), sep="\n")
+    else:
+        cli.warn(f"left out of {captions}, for {100 * share:g}% share them: {', '.join(found.shares())}")
 
 
 def caption_files(settings: CaptionSettings, merging: Merging) -> CaptionFiles:
@@ -737,11 +827,12 @@ def open_report(
     images: Sequence[Path], vocabulary: Vocabulary, rule: SelectionRule, style: Style, settings: Settings
 ) -> contextlib.AbstractContextManager["report.Report | None"]:
     """The report to be written, or None."""
-    if settings.output.report is None:
+    output = settings.output
+    if output.report is None:
         return contextlib.nullcontext()
     from tagger.inference import report
 
-    return report.writing(settings.output.report, images, rule, vocabulary, style, settings.artists)
+    return report.writing(output.report, images, rule, vocabulary, style, settings.artists, output.translations)
 
 
 def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
@@ -757,7 +848,13 @@ def warn_of_no_effect(settings: Settings, tagger: Tagger) -> None:
     meant = lookalikes(unknown, known) if unknown else {}
     for name in unknown:
         cli.warn(f"warning: {name} is no tag of {labels}" + (f"; is {meant[name]} meant?" if name in meant else ""))
-    if settings.artists.syntax and not tagger.vocabulary.indices(ARTIST):
+    if (translations := settings.output.translations) and not translations.among(known):
+        tags = cli.counted(translations.count, "tag")
+        cli.warn(f"warning: {translations.path}: translations of {tags}, of which none is one of {labels}")
+    told = settings.output.report or (settings.output.prints and settings.output.format in ("json", "jsonl"))
+    if translations and not told:
+        cli.warn("warning: --translations are told in JSON and in the report; neither is asked for")
+    if settings.artists.syntax and "artist" not in tagger.vocabulary.category_names:
         cli.warn(f"warning: {labels} has no artists (category 1), so no image has an artist string")
 
 
@@ -859,7 +956,7 @@ def write_prompts(
             if told and writer:
                 writer.add(told)
             if report:
-                report.add(path, (), answer)
+                report.add(path, {}, answer)
         if writer:
             writer.end()
     if settings.captions.write:
@@ -889,6 +986,18 @@ def prompt_answers(
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
+def make_request(rule: SelectionRule, tagger: Tagger, settings: Settings) -> Request:
+    """Which probabilities are enough for all that is asked for."""
+    if settings.pool:  # the mean is taken of all of them
+        return Request()
+    least = rule.least(groups_of(tagger.vocabulary))
+    if settings.output.report:
+        from tagger.inference import report  # late: it imports Pillow
+
+        least = min(least, report.LOWEST)
+    return Request(least, rule.candidates)
+
+
 def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings: Settings, cache: Cache) -> Counts:
     """Run the models over images, and write all that is asked for. Of torchrun's processes the first alone writes.
 
@@ -896,8 +1005,10 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         UserError: see open_similar and Taggers.
     """
     similar = taggers.open_similar(tagger, SIMILAR_HINT) if settings.artists.similar else None
-    models = Taggers(tagger, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
+    demands = tagger.demands(make_request(rule, tagger, settings))
+    models = Taggers(tagger, demands, settings.engine, settings.batch_size, load_module, RUN_HINTS, similar)
     group = process_group()
+    results: Iterable[Results]
     if similar:
         results = similar.unloaded(split(paths, lambda share: similar.loaded(models.predictions(share, cache)), group))
     else:
@@ -911,7 +1022,12 @@ def answer(paths: Sequence[Path], tagger: Tagger, rule: SelectionRule, settings:
         results = cli.with_progress(results, len(paths), "image")
     if settings.pool:
         results = pooled(results)
-    counts = write_answers(results, paths, tagger, rule, settings, similar)
+    style = caption_style(settings.captions.style, TagReader(tagger.vocabulary.rows), tagger.main.labels)
+    with contextlib.ExitStack() as stack:
+        if settings.captions.constant_share:  # all answers must be there before the first caption is written
+            results = stack.enter_context(kept(results))
+            style = without_constant_tags(results, tagger, rule, demands, style, settings)
+        counts = write_answers(results, paths, tagger, rule, demands, style, settings, similar)
     left = f", {counts.left_out:,} left out" if counts.left_out else ""
     cli.warn(models.summary() + left)
     return counts

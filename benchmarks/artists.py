@@ -27,11 +27,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from sklearn.metrics import average_precision_score
 
+from benchmarks.processes import ROOT, BenchmarkError, failure
+from benchmarks.table import Row
 from tagger.files import write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 RATINGS = ("general", "sensitive", "questionable", "explicit")
 SIDE = 112  # pixels
+ARTISTS, IMAGES = 250, 7000
 FEW = 8  # pictures, of artists that are counted by themselves
 USUAL = "--image_size 112 --batch_size 32 --device cpu --num_workers 0"
 BASE = "--model eva02_tiny --lr 4e-3 --epochs 10"
@@ -130,7 +132,7 @@ def run(script: str, *arguments: object) -> tuple[str, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        raise BenchmarkError(failure(command, done.returncode, done.stderr))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -202,22 +204,41 @@ def table(results: dict[str, list[dict[str, float]]]) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=Path("artists-benchmark"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--artists", type=int, default=250, help="half of them are new")
-    parser.add_argument("--images", type=int, default=7000)
-    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
-    arguments = parser.parse_args(argv)
+def measure(
+    folder: Path, seeds: Sequence[int], artists: int, images: int, ways: Sequence[str]
+) -> dict[str, list[dict[str, float]]]:
+    """What each way and seed scores; prints the table. What is in the folder is not made again."""
     results: dict[str, list[dict[str, float]]] = {}
-    for seed in arguments.seeds:
-        folder = arguments.output_dir / f"{seed}-{arguments.artists}-{arguments.images}"
-        prepare(folder, seed, arguments.artists, arguments.images)
-        for name in dict.fromkeys(("default", *arguments.ways)):
-            results.setdefault(name, []).append(go(name, folder))
+    for seed in seeds:
+        place = folder / f"{seed}-{artists}-{images}"
+        prepare(place, seed, artists, images)
+        for name in dict.fromkeys(("default", *ways)):
+            results.setdefault(name, []).append(go(name, place))
             print(f"seed {seed}, {name}: {results[name][-1]}", flush=True)
     print(*table(results), sep="\n")
+    return results
+
+
+def rows(folder: Path, quick: bool) -> list[Row]:
+    artists, images, ways = (8, 64, ["taught"]) if quick else (ARTISTS, IMAGES, list(WAYS))
+    results = measure(folder / "artists", [0], artists, images, ways)
+    usual = results["default"][0]["top-1"]
+    others = {name: ("all weights, default", usual) for name in results if name != "default"}
+    return [
+        Row(f"new artists, {name}: the right one comes first", "", found[0]["top-1"], *others.get(name, ()))
+        for name, found in results.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, default=Path("artists-benchmark"), help="(default: ./%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: %(default)s)")
+    parser.add_argument("--artists", type=int, default=ARTISTS, help="half of them are new (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="(default: %(default)s)")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
+    arguments = parser.parse_args(argv)
+    measure(arguments.output_dir, arguments.seeds, arguments.artists, arguments.images, arguments.ways)
     return 0
 
 

@@ -13,6 +13,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from timm.optim import Muon
 from torch import Tensor, nn
 
 import models
+from benchmarks.table import Goal, Row
 from tagger.training import cost
 from tagger.training.muon import orthogonal
 from tagger.training.optimizer import make_optimizer
@@ -121,15 +123,18 @@ EQUALITIES: dict[str, tuple[Callable[[], float], float]] = {
 }
 
 
-def check_equal() -> int:
-    """Print a line for each change; 1 where one alters more than it may."""
-    failed = 0
+def check_equal() -> dict[str, float]:
+    """How much each change alters; prints a line for each."""
+    differences = {}
     for what, (measure, limit) in EQUALITIES.items():
-        found = measure()
-        equal = found <= limit  # not so for NaN
-        failed += not equal
-        print(f"{what:<42} {found:9.1e}  at most {limit:.0e}  {'equal' if equal else 'DIFFERENT'}")
-    return int(failed > 0)
+        differences[what] = found = measure()
+        print(f"{what:<42} {found:9.1e}  at most {limit:.0e}  {'equal' if is_equal(what, found) else 'DIFFERENT'}")
+    return differences
+
+
+def is_equal(what: str, difference: float) -> bool:
+    """Whether a change alters no more than it may; NaN is more."""
+    return difference <= EQUALITIES[what][1]
 
 
 # --- on a GPU -------------------------------------------------------------------------------------------------------
@@ -192,7 +197,9 @@ STAGES = (
 )
 
 
-def measure_training(deadline: float) -> None:
+def measure_training(deadline: float) -> dict[tuple[int, str], float]:
+    """images/s by image size and stage, of those that there was time for; prints them."""
+    rates: dict[tuple[int, str], float] = {}
     device = torch.device("cuda")
     peak = cost.peak_flops(device)
     torch.set_float32_matmul_precision("high")  # as train_pytorch.py does
@@ -207,7 +214,7 @@ def measure_training(deadline: float) -> None:
             try:
                 with swiglu(method):
                     step, model = training_step(image_size, dropout, batched=batched, compiled=compiled)
-                    rate = BATCH_SIZE / seconds(step)
+                    rates[image_size, name] = rate = BATCH_SIZE / seconds(step)
             except Exception as error:  # the compiler's and the driver's are of many kinds; the other rows still count
                 print(f"  {name:<20} failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:80]}")
                 torch.compiler.reset()
@@ -220,6 +227,7 @@ def measure_training(deadline: float) -> None:
                 with swiglu(method):
                     slowest_kernels(step)
             del step, model
+    return rates
 
 
 def slowest_kernels(step: Callable[[], None]) -> None:
@@ -248,20 +256,41 @@ def measure_inference(deadline: float) -> None:
             print(f"inference, {image_size} px, {name:<14} {rate:8.1f} images/s")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--equal", action="store_true", help="only prove that the changes alter nothing")
-    if parser.parse_args(argv).equal:
-        return check_equal()
-    if not torch.cuda.is_available():
-        print("no CUDA device here: nothing to measure; --equal proves the changes on any machine")
-        return 0
+def measure() -> dict[tuple[int, str], float]:
+    """All of it on the CUDA GPU of this machine; images/s of training by image size and stage."""
     deadline = time.monotonic() + TIME_LIMIT
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     ceilings()
-    measure_training(deadline - 60)
+    rates = measure_training(deadline - 60)
     measure_inference(deadline)
-    return check_equal()
+    return rates
+
+
+def rows(_: Path, quick: bool) -> list[Row]:
+    table = [
+        Row(f"{what}: difference", "", found, goal=Goal(EQUALITIES[what][1], of_ratio=False))
+        for what, found in check_equal().items()
+    ]
+    if not torch.cuda.is_available():
+        return [*table, Row(f"training {MODEL} on a GPU", note="no CUDA GPU here")]
+    first, last = STAGES[0][0], STAGES[-1][0]
+    rates = {} if quick else measure()
+    for image_size in SIZES:
+        what, ours = f"training {MODEL} at {image_size} px on a GPU", rates.get((image_size, last))
+        note = "" if ours else "not measured"
+        table.append(Row(what, "images/s", ours, "plain and eager", rates.get((image_size, first)), note=note))
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--equal", action="store_true", help="only prove that the changes alter nothing")
+    if not parser.parse_args(argv).equal:
+        if not torch.cuda.is_available():
+            print("no CUDA device here: nothing to measure; --equal proves the changes on any machine")
+            return 0
+        measure()
+    return int(not all(is_equal(what, found) for what, found in check_equal().items()))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ On two cores of a Xeon, Python 3.11, Pillow 13, other work beside it:
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,13 +29,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from benchmarks.processes import ROOT, script
+from benchmarks.table import Chinese, Goal, Row
 from tagger.formats.vocabulary import read_vocabulary
 from tagger.inference.embedded.answer import make_lookup
 from tagger.inference.embedded.artists import Lookup
 from tagger.inference.embedded.containers import read_containers
 from tagger.inference.embedded.reading import read_embedded
 
-ROOT = Path(__file__).resolve().parent.parent
+COUNT, ROUNDS = 1000, 3
 SIDE = 592  # pixels of noise that make 1 MB
 PROMPT = "1girl, solo, 1.2::artist:aoi kumo ::, {artist:mori}, year 2024, very aesthetic, " + ", ".join(
     f"tag number {i}" for i in range(60)
@@ -80,10 +81,9 @@ def read_here(paths: Sequence[Path], lookup: Lookup, artists: int) -> None:
 
 
 def run_script(folder: Path) -> None:
-    command = [sys.executable, str(ROOT / "wdv3_pytorch.py"), "--embedded_prompt", "only", "--image_file", str(folder)]
-    flags = ["--tags_csv", str(ROOT / "selected_tags.csv"), "--output_format", "jsonl"]
-    done = subprocess.run(command + flags, capture_output=True, text=True, encoding="utf-8", check=True)
-    assert '"aoi_kumo": 1.2, "mori": 1.05' in done.stdout
+    given = ("--embedded_prompt", "only", "--image_file", folder, "--tags_csv", ROOT / "selected_tags.csv")
+    done = script("wdv3_pytorch.py", *given, "--output_format", "jsonl")
+    assert '"aoi_kumo": 1.2, "mori": 1.05' in done.output
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -92,18 +92,15 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - begin
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="pictures (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    arguments = parser.parse_args(argv)
+def measure(count: int, rounds: int) -> dict[str, float]:
+    """Files a second of each contender; prints them."""
     lookup = make_lookup(read_vocabulary(ROOT / "selected_tags.csv"), None)
     with tempfile.TemporaryDirectory() as scratch:
         prompts, bare = Path(scratch, "prompts"), Path(scratch, "bare")
         prompts.mkdir()
         bare.mkdir()
-        paths = make_pictures(prompts, arguments.count, with_prompt=True)
-        without = make_pictures(bare, max(1, arguments.count // 20), with_prompt=False)
+        paths = make_pictures(prompts, count, with_prompt=True)
+        without = make_pictures(bare, max(1, count // 20), with_prompt=False)
         size = statistics.mean(path.stat().st_size for path in paths)
         print(f"{len(paths):,} PNGs of {size / 1e6:.2f} MB")
         contenders: dict[str, tuple[int, Callable[[], None]]] = {
@@ -114,12 +111,43 @@ def main(argv: Sequence[str] | None = None) -> int:
             "hidden": (len(without), lambda: read_here(without, lookup, artists=0)),
         }
         taken: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for name, (_, work) in contenders.items():
                 taken[name].append(seconds(work))
-        speeds = {name: count / statistics.median(taken[name]) for name, (count, _) in contenders.items()}
-        for name, speed in speeds.items():
-            print(f"{name:8} {speed:8,.0f} files/s   {speed / speeds['Pillow']:.2f} of Pillow's")
+        speeds = {name: number / statistics.median(taken[name]) for name, (number, _) in contenders.items()}
+    for name, speed in speeds.items():
+        print(f"{name:8} {speed:8,.0f} files/s   {speed / speeds['Pillow']:.2f} of Pillow's")
+    return speeds
+
+
+def rows(_: Path, quick: bool) -> list[Row]:
+    found = measure(20 if quick else COUNT, 1 if quick else ROUNDS)
+    return [
+        Row(
+            "wdv3_pytorch.py --embedded_prompt only, on PNGs of 1 MB",
+            "files/s",
+            found["script"],
+            goal=Goal(200, at_least=True, of_ratio=False),
+            zh=Chinese("wdv3_pytorch.py --embedded_prompt only，1 MB 的 PNG"),
+            wall=True,
+        ),
+        Row(
+            "the same: reading the texts alone",
+            "files/s",
+            found["texts"],
+            "Pillow, which finds only those before the pixels",
+            found["Pillow"],
+            wall=True,
+        ),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=COUNT, help="pictures (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    measure(arguments.count, arguments.rounds)
     return 0
 
 

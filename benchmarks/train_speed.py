@@ -1,32 +1,35 @@
 """Images a second of train_pytorch.py, beside the training loop of timm's train.py; and memory by number of images.
 
-    python -m benchmarks.train_speed --dataset-root records      # records of create_tfrecord.py --img-size 112
+    python -m benchmarks.train_speed                             # draws pictures and makes records of them first
+    python -m benchmarks.train_speed --dataset-root records      # those of create_tfrecord.py --img-size 112
 
 Both train the same EVA-02 with the same number of classes, batch, precision (float32), optimizer (AdamW), clipping and
 augmentation (flip, random crop), decode JPEGs in the training process, and keep a progress line. timm's loop is that of
 its train.py without its logging: create_loader, BinaryCrossEntropy, create_optimizer_v2, dispatch_clip_grad. It reads
-the same JPEGs as files. The runs alternate; the medians and their ratio are printed. Then ours trains on the records
-and on the same records ten times over, at a small size: the peak memory of both.
+the same JPEGs as files. The runs alternate; the medians and their ratio are printed. Then ours trains for an
+epoch on the same records ten times over: its peak memory beside that before.
 """
 
 import argparse
 import csv
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.corpus import records
+from benchmarks.processes import python, require, script
+from benchmarks.table import Chinese, Goal, Row
 from tagger.formats.records import ABOUT_FILE, RecordFile, shard_paths
 from tagger.formats.vocabulary import VOCABULARY_FILE
 from tagger.training.checkpoints import METRICS_FILE
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGES = 640  # of a timed epoch: a minute
+IMAGES = 640  # of a timed epoch: ten seconds of two cores
+SIZE, BATCH_SIZE, ROUNDS = 112, 32, 3
 TIMES = 10  # the larger dataset of the memory's measurement
 
 TIMM = """
@@ -67,10 +70,10 @@ print(images / (time.perf_counter() - started))  # of the second epoch
 """
 
 
-def unpack(source: RecordFile, folder: Path) -> None:
-    """The JPEGs of records as an image folder of one class."""
+def unpack(source: RecordFile, folder: Path, count: int) -> None:
+    """The first JPEGs of records as an image folder of one class."""
     (folder / "class").mkdir(parents=True)
-    for number in range(min(IMAGES, len(source))):
+    for number in range(count):
         (folder / "class" / f"{number}.jpg").write_bytes(source[number].image)
 
 
@@ -97,50 +100,91 @@ def ours(root: Path, output: Path, *flags: object) -> tuple[float, float]:
     shutil.rmtree(output, ignore_errors=True)
     given = ["--dataset_root", root, "--output_dir", output, "--model", "eva02_tiny", "--device", "cpu", *flags]
     same = ["--optimizer", "adamw", "--patch_dropout", 0, "--layer_decay", 1, "--num_workers", 0, "--patience", 0]
-    command = [sys.executable, ROOT / "train_pytorch.py", *given, *same]
-    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, command
+    done = script("train_pytorch.py", *given, *same, memory=True)
     with open(output / METRICS_FILE, encoding="utf-8", newline="") as file:
-        return float(list(csv.DictReader(file))[-1]["images_per_s"]), usage.ru_maxrss / 1024
+        return float(list(csv.DictReader(file))[-1]["images_per_s"]), done.peak
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset-root", type=Path, default=Path("output-datasets"), help="(default: ./%(default)s)")
-    parser.add_argument("--image-size", type=int, default=112, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    source = RecordFile(shard_paths(arguments.dataset_root, "train", 1)[0])
-    classes = json.loads((arguments.dataset_root / ABOUT_FILE).read_text(encoding="utf-8"))["num_classes"]
-    count = min(IMAGES, len(source))
+@dataclass(frozen=True)
+class Figures:
+    """Median images/s of both loops, and the peak of ours in MiB with few and many images."""
+
+    ours: float
+    timm: float
+    few: float
+    many: float
+
+
+def measure(root: Path, image_size: int, batch_size: int, rounds: int, most: int = IMAGES) -> Figures:
+    """Train with both on at most `most` of the records; prints what they took."""
+    require("torch", "timm")
+    source = RecordFile(shard_paths(root, "train", 1)[0])
+    classes = json.loads((root / ABOUT_FILE).read_text(encoding="utf-8"))["num_classes"]
+    count = min(most, len(source))
     rates: dict[str, list[float]] = {"ours": [], "timm": []}
+    few = 0.0
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        unpack(source, scratch / "files")
-        timed = first_records(arguments.dataset_root, scratch / "records", count)
-        sizes = [arguments.image_size, classes, arguments.batch_size]
-        flags = ["--image_size", arguments.image_size, "--batch_size", arguments.batch_size, "--epochs", 2]
-        for _ in range(arguments.rounds):
-            rates["ours"].append(ours(timed, scratch / "checkpoints", *flags)[0])
-            command = [sys.executable, "-c", TIMM, scratch / "files", *sizes]
-            done = subprocess.run(
-                [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
-            )
-            rates["timm"].append(float(done.stdout))
-        small = ["--image_size", 28, "--batch_size", 32, "--epochs", 1]
-        few = ours(timed, scratch / "checkpoints", *small)[1]
-        many = ours(
-            first_records(arguments.dataset_root, scratch / "many", count, TIMES), scratch / "checkpoints", *small
-        )[1]
+        unpack(source, scratch / "files", count)
+        timed = first_records(root, scratch / "records", count)
+        flags = ["--image_size", image_size, "--batch_size", batch_size, "--epochs"]
+        for _ in range(rounds):
+            rate, peak = ours(timed, scratch / "checkpoints", *flags, 2)
+            rates["ours"].append(rate)
+            few = max(few, peak)
+            rates["timm"].append(float(python(TIMM, scratch / "files", image_size, classes, batch_size).output))
+        more = first_records(root, scratch / "many", count, TIMES)
+        many = ours(more, scratch / "checkpoints", *flags, 1)[1]
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"images/s of eva02_tiny at {arguments.image_size}, {classes} classes, batches of {arguments.batch_size}")
+    print(f"images/s of eva02_tiny at {image_size}, {classes} classes, batches of {batch_size}")
     for name, values in rates.items():
         print(f"  {name:<6} {medians[name]:7.1f}   ({' '.join(f'{value:.1f}' for value in values)})")
     print(f"ours / timm   {medians['ours'] / medians['timm']:.2f}")
     print(f"peak memory   {few:.0f} MiB with {count} images, {many:.0f} MiB with {count * TIMES}: {many / few:.3f}")
+    return Figures(medians["ours"], medians["timm"], few, many)
+
+
+def own_records(folder: Path, images: int) -> Path:
+    """Records of drawn portraits, `images` of them for training; made once."""
+    return records(folder, images * 10 // 9 + 1, SIZE)
+
+
+def rows(folder: Path, quick: bool) -> list[Row]:
+    images = 4 if quick else IMAGES
+    root = own_records(folder, images)
+    found = measure(root, 28 if quick else SIZE, 2 if quick else BATCH_SIZE, 1 if quick else ROUNDS, images)
+    return [
+        Row(
+            "train_pytorch.py on a processor, eva02_tiny at 112 px",
+            "images/s",
+            found.ours,
+            "timm's train.py loop",
+            found.timm,
+            Goal(1, at_least=True),
+            zh=Chinese("train_pytorch.py 用 CPU 训练 eva02_tiny，112 px", "timm 的 train.py 训练循环"),
+            wall=True,
+        ),
+        Row(
+            f"train_pytorch.py: peak memory with {images * TIMES:,} images",
+            "MiB",
+            found.many,
+            f"{images:,} images",
+            found.few,
+            Goal(1.1),
+        ),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset-root", type=Path, help="records in one shard (default: makes its own)")
+    parser.add_argument("--image-size", type=int, default=SIZE, help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = arguments.dataset_root or own_records(Path(scratch), IMAGES)
+        measure(root, arguments.image_size, arguments.batch_size, arguments.rounds)
     return 0
 
 

@@ -206,6 +206,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def command_line(words: Sequence[str]) -> str:
+    """Words as they are typed in this system's shell."""
+    import shlex  # late: messages need them, and the second answer of inference does not
+    import subprocess
+
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
 def file_path(text: str) -> Path:
     """An argparse type: a file to write; `out/` is a folder, whose slash a Path would lose."""
     if text.endswith(("/", os.sep)):

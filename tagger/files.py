@@ -312,14 +312,25 @@ def read_text(path: Path | str, hint: str, encoding_hint: str = "save it as UTF-
         UserError: the file is missing, unreadable, not UTF-8, or a Git LFS pointer.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        with open(path, "rb") as file:
+            data = file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {hint}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; {encoding_hint}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {hint}") from None
+    return decode_text(path, data, encoding_hint)
+
+
+def decode_text(path: Path | str, data: bytes, encoding_hint: str) -> str:
+    """The text of a file's bytes; see `read_text`.
+
+    Raises:
+        UserError: not UTF-8, or a Git LFS pointer.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; {encoding_hint}") from None
     _refuse_pointer(path, text)
     return text
 

@@ -25,9 +25,12 @@ from tests.helpers import run_script, write_csv
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
 
-# pytest -n 2: the workers share the cores, and threads that outnumber them wait for each other.
+# pytest -n 2: the workers share the cores, and threads that outnumber them wait for each other, twenty times as long
+# as they compute. That holds for the scripts that the tests start, too.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 POSTS = 24
 STORED_SIZE = 56  # pixels of the records' images

@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +135,8 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     write_pair(folder, "latin.png", []).with_suffix(".txt").write_bytes("café".encode("latin-1"))
     write_txts(folder, no_image="general,only_in_a_txt", **{"._a": "macOS"})
     (folder / "notes.md").write_text("no image")
+    for own in ("crawl_state.json", "replace_blanks.undo.jsonl", "tag_categories.csv"):
+        (folder / own).write_text("name,category\n" if own.endswith(".csv") else "{}")
     write_csv(folder / "tag_categories.csv", ["ke-ta,1", "初音ミク,4", "solo,0", "sensitive,0"])
     (root / "selected_tags.csv").write_bytes(STANDING)
     return root, run_script("create_tfrecord.py", cwd=root)
@@ -159,7 +163,8 @@ def test_what_cannot_be_used_is_named_and_the_exit_code_is_1(messy: Any) -> None
         assert found[name].startswith(reason)
         assert sum(f"{name}: {found[name]}" in line for line in left_out(done.stderr)) == 1
     assert "1 image equals another one" in done.stderr and "1 txt file has no image" in done.stderr
-    assert "no_image.txt" in done.stderr and "not read, for being neither pictures nor txt files: 1 .md" in done.stderr
+    assert "no_image.txt" in done.stderr
+    assert "not read, for being neither pictures nor files with tags: 1 .md\n" in done.stderr
 
 
 def test_everything_else_is_written_at_the_default_size_and_place(messy: Any) -> None:
@@ -344,6 +349,71 @@ def test_what_tag_categories_knows_is_not_misspelt(tmp_path: Path) -> None:
     done = run_script("create_tfrecord.py", "--tags-csv", csv_path, "--img-size", 14, cwd=tmp_path)
     assert done.returncode == 0 and "misspelt" not in done.stderr
     assert read_categories(csv_path)["kantokuu"] == ARTIST
+
+
+def test_old_names_are_todays(tmp_path: Path) -> None:
+    """Over others, beside today's name in one txt, in any spelling; and the name of a row stays that of the tag."""
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "bow,0", "row_of_old,0"])
+    names = ["oldest_artist,old_artist", "old_artist,artist", "ribbon_(bow),bow", "row_of_old,today"]
+    write_csv(tmp_path / "tag_aliases.csv", [*names, "one,two", "two,one", "explicit,nsfw"], "alias,name")
+    texts = ["explicit", "oldest artist", "old_artist", "ribbon \\(bow\\)", "bow", "today", "row_of_old", "one", "two"]
+    write_pair(tmp_path / "dataset", "a.png", texts)
+    write_csv(tmp_path / "dataset" / "tag_categories.csv", ["oldest_artist,1"])
+    flags = ["--tags-csv", csv_path, "--img-size", 14]
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "tag_aliases.csv: 4 tags read under another name, such as oldest_artist as artist"
+    assert said in done.stderr and done.stderr.count("another name") == 1
+    assert read_vocabulary(csv_path).names[4:] == ("bow", "row_of_old", "artist", "one", "two")
+    assert read_categories(csv_path)["artist"] == ARTIST
+    assert list(RecordFile(tmp_path / "output-datasets" / TRAIN)[0].labels) == [3, 6, 4, 5, 7, 8]
+    assert not (tmp_path / "output-datasets" / "unknown_tags.csv").exists()
+    before = contents(tmp_path / "output-datasets")
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)  # the rows that it appended change no name
+    assert done.returncode == 0 and said in done.stderr
+    assert contents(tmp_path / "output-datasets") == before
+
+
+def test_a_name_of_today_that_the_vocabulary_lacks_is_the_unknown_one(three_pairs: Path) -> None:
+    write_csv(three_pairs / "tag_aliases.csv", ["often,frequent", "seldom,rare"], "alias,name")
+    done = run_script("create_tfrecord.py", "--no-new-tags", "--img-size", 14, cwd=three_pairs)
+    assert "2 tags are not in selected_tags.csv (4 uses): frequent, rare" in done.stderr
+    unknown = read_vocabulary(three_pairs / "output-datasets" / "unknown_tags.csv")
+    assert (unknown.names, unknown.counts) == (("frequent", "rare"), (2, 2))
+
+
+def test_records_made_with_other_aliases_are_out_of_date(tmp_path: Path) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", [*RATINGS, "hat,0", "cap,0"])
+    write_pair(tmp_path / "dataset", "a.png", ["general", "cap"])
+    flags = ["--tags-csv", csv_path, "--img-size", 14]
+    assert run_script("create_tfrecord.py", *flags, cwd=tmp_path).returncode == 0
+    other = write_csv(tmp_path / "other.csv", ["cap,hat"], "alias,name")
+    changed = "the tags in the txt files, their aliases or the rows of the CSV changed; pass --overwrite"
+    done = run_script("create_tfrecord.py", *flags, "--tag-aliases", other, cwd=tmp_path)
+    assert done.returncode == 2 and changed in error_line(done.stderr)
+    shutil.copy(other, tmp_path / "tag_aliases.csv")
+    done = run_script("create_tfrecord.py", *flags, "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0 and "1 tag read under another name, such as cap as hat" in done.stderr
+    assert list(RecordFile(tmp_path / "output-datasets" / TRAIN)[0].labels) == [0, 4]
+    (tmp_path / "tag_aliases.csv").unlink()
+    done = run_script("create_tfrecord.py", *flags, cwd=tmp_path)
+    assert done.returncode == 2 and changed in error_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(None, "no such file"), ("a,b\n", "no column alias and name"), ('alias,name\n"x', "not CSV")]
+)
+def test_unusable_aliases_are_an_error_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, reason: str
+) -> None:
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    write_pair(tmp_path / "dataset", "a.png", ["general", "cap"])
+    if text is not None:
+        (tmp_path / "x.csv").write_text(text)
+    assert run(tmp_path, "--tags-csv", csv_path, "--tag-aliases", tmp_path / "x.csv") == 2
+    line = error_line(capsys.readouterr().err)
+    assert "x.csv" in line and reason in line
+    assert tree(tmp_path / "output-datasets") == []
 
 
 def test_records_of_a_vocabulary_with_blanks_are_still_finished_for_version_0_1s_dataset(tmp_path: Path) -> None:
@@ -539,7 +609,7 @@ def test_shards_hold_what_one_file_would(big: Path, undisturbed: Path) -> None:
         (["--seed", 1], "--seed was 0 and is 1"),
         (["--resize-mode", "stretch"], "--resize-mode was pad and is stretch"),
         (["--num-shards", 5], "--num-shards was 6 and is 5"),
-        ("a txt", "the tags in the txt files or the rows of the CSV changed"),
+        ("a txt", "the tags in the txt files, their aliases or the rows of the CSV changed"),
         ("a picture", "the dataset's pictures changed"),
     ],
 )
@@ -657,3 +727,175 @@ def test_folders_below(tmp_path: Path) -> None:
     assert sorted(names_in(output / TRAIN) + names_in(output / VAL)) == [f"{n}_name/same.png" for n in range(4)]
     assert list(reasons(output)) == ["1_name/lonely.png"]
     assert read_categories(csv_path)["tag_2"] == ARTIST
+
+
+# --- as other programs left it --------------------------------------------------------------------------------------
+
+
+def write_gallery(folder: Path) -> None:
+    """What gallery-dl 1.32 leaves of four posts with --write-metadata, in the folder of the site; shortened."""
+    for number, suffix in enumerate(("jpg", "png", "jpg", "jpg")):
+        md5 = hashlib.md5(b"%d" % number).hexdigest()
+        name = f"danbooru_{10582 + number}_{md5}.{suffix}"
+        write_pair(folder / "danbooru", name, [], grey=60 * number).with_suffix(".txt").unlink()
+        post = {
+            "id": 10582 + number,
+            "rating": "gsqe"[number],
+            "md5": md5,
+            "file_ext": suffix,
+            "tag_string_general": "chip food-sweet o_o",
+            "tag_string_character": "saber_(fate)" if number else "",
+            "tag_string_artist": "fxemoji_(mozilla)",
+            "tag_string_copyright": "unicode_emoji",
+            "tag_string_meta": "",
+            "tag_count_general": 3,
+            "tag_string": "chip food-sweet fxemoji_(mozilla) o_o unicode_emoji",
+            "score": 0,
+            "parent_id": None,
+            "has_children": False,
+            "media_asset": {"id": 10589, "variants": [{"type": "720x720", "width": 698}]},
+            "filename": md5,
+            "extension": suffix,
+            "tags": ["chip", "food-sweet", "fxemoji_(mozilla)", "o_o", "unicode_emoji"],
+            "tags_artist": ["fxemoji_(mozilla)"],
+            "tags_meta": [],
+            "search_tags": "",
+            "category": "danbooru",
+            "subcategory": "tag",
+        }
+        (folder / "danbooru" / f"{name}.json").write_text(json.dumps(post, indent=4), encoding="utf-8")
+
+
+def test_a_folder_of_gallery_dls_needs_no_preparation(tmp_path: Path) -> None:
+    write_gallery(tmp_path / "dataset")
+    csv_path = write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    done = run_script("create_tfrecord.py", "--recursive", "--img-size", 14, "--split-ratio", 0.5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    expected = {"chip": 0, "food-sweet": 0, "o_o": 0, "fxemoji_(mozilla)": ARTIST, "saber_(fate)": CHARACTER}
+    expected["unicode_emoji"] = 3
+    names, categories = list(read_categories(csv_path)), read_categories(csv_path)
+    assert {name: categories[name] for name in names[4:]} == expected
+    for split in (TRAIN, VAL):
+        records = RecordFile(tmp_path / "output-datasets" / split)
+        for number in range(len(records)):
+            tags = [names[label] for label in records[number].labels]
+            post = int(records[number].name.split("_")[1]) - 10582
+            assert tags[0] == ["general", "sensitive", "questionable", "explicit"][post]
+            assert tags[-1] == "unicode_emoji" and ("saber_(fate)" in tags) == (post > 0)
+
+
+def test_hydrus_captions_and_posts_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    for number, name in enumerate(("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")):
+        write_pair(folder, name, [], grey=number).with_suffix(".txt").unlink()
+    (folder / "a.png.txt").write_text("creator:ke-ta\nsmile\nrating:explicit\n")
+    (folder / "b.caption").write_text("smile, character:saber")
+    (folder / "c.json").write_text(json.dumps({"tags": ["creator:somebody", "meta:highres", "a,b"]}))
+    (folder / "d.png.json").write_text(json.dumps(["series:re:zero"]))
+    (folder / "d.txt").write_text("general")
+    (folder / "e.json").write_text("{")
+    (folder / "f.json").write_text('{"title": "no tags"}')
+    csv_path = write_csv(tmp_path / "selected_tags.csv", [*RATINGS, "creator:somebody,0"])
+    done = run_script("create_tfrecord.py", "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "warning: 1 image has tags in several places, such as d.png; taken was the first of x.txt" in done.stderr
+    assert "warning: 1 tag left out, for being endless or having invisible characters or commas" in done.stderr
+    found = reasons(tmp_path / "output-datasets")
+    assert found.pop("e.png").startswith("e.json: not JSON (")
+    assert found == {"f.png": "f.json: no tags in it; write some, separated by commas"}
+    known = read_categories(csv_path)
+    assert known["ke-ta"] == ARTIST and known["saber"] == CHARACTER and known["highres"] == 5
+    assert known["creator:somebody"] == GENERAL and "re:zero" not in known  # as it stands in the CSV; d.txt holds
+
+
+def test_tags_from_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        write_pair(tmp_path / "dataset", f"{number + 1:03}.png", [], grey=number).with_suffix(".txt").unlink()
+    csv_path = write_csv(tmp_path / "tags.csv", RATINGS)
+    rows = [
+        f'{{"id": {n}, "rating": "q", "tag_string_general": "smile", "tag_string_artist": "ke-ta"}}' for n in (1, 2)
+    ]
+    (tmp_path / "posts.jsonl").write_text("\n".join(rows))
+    write_csv(tmp_path / "more.csv", ["2,hat", "3,hat"], header="id,tags")
+    tables = ["--metadata", tmp_path / "posts.jsonl", tmp_path / "more.csv"]
+    done = run_script("create_tfrecord.py", "--tags-csv", csv_path, *tables, "--img-size", 14, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert reasons(tmp_path / "output-datasets").keys() == {"004.png"}
+    assert list(read_categories(csv_path).items())[4:] == [("ke-ta", ARTIST), ("smile", GENERAL), ("hat", GENERAL)]
+    assert about(tmp_path / "output-datasets")["train_samples"] == 2
+    # What is wrong with a table is said before any work.
+    shutil.rmtree(tmp_path / "output-datasets")
+    assert run(tmp_path, "--metadata", tmp_path / "gone.parquet") == 2
+    assert "gone.parquet: no such file; name a table of posts" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+# --- tars -----------------------------------------------------------------------------------------------------------
+
+
+def tar_up(folder: Path, names: Sequence[str], tar: Path) -> None:
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, "w") as file:
+        for name in names:
+            file.add(folder / name, name)
+
+
+def pictures_and_labels(output: Path) -> list[tuple[bytes, list[int], str]]:
+    """All records of both splits, with the name within the tar alone."""
+    found = []
+    for path in sorted(output.glob("*/*.tfrecord")):
+        records = RecordFile(path)
+        rows = (records[number] for number in range(len(records)))
+        found += [(row.image, list(row.labels), row.name.rpartition("/")[2]) for row in rows]
+    return found
+
+
+def test_tars_give_what_the_same_files_give(big: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Also when killed, and when one was truncated; an index beside one of them is used."""
+    names = sorted(path.name for path in (big / "dataset").iterdir())
+    for number in range(4):
+        tar_up(big / "dataset", names[48 * number : 48 * number + 48], tmp_path / "dataset" / f"data-{number:04}.tar")
+    with tarfile.open(tmp_path / "dataset" / "data-0001.tar") as tar:
+        places = {info.name: {"offset": info.offset_data, "size": info.size} for info in tar}
+    (tmp_path / "dataset" / "data-0001.json").write_text(json.dumps({"files": places}))
+    shutil.copy(big / "selected_tags.csv", tmp_path / "selected_tags.csv")
+    output = tmp_path / "out"
+    for finished in (0, 3):
+        process = subprocess.Popen(command(tmp_path, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(output.glob("*/*.stats.json"))) < finished or not list(output.glob("*/.*.part")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(tmp_path, output), capture_output=True, text=True)
+    assert done.returncode == 1 and "data-0000.tar/005.jpg: " in done.stderr and "not read" not in done.stderr
+    assert pictures_and_labels(output) == pictures_and_labels(undisturbed)
+    last = tmp_path / "dataset" / "data-0003.tar"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    done = subprocess.run(command(tmp_path, output, "--overwrite"), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = reasons(output)
+    assert found["data-0003.tar"].endswith("; what is before was taken; fetch it again")
+    written = about(output)
+    assert 72 < written["train_samples"] + written["val_samples"] < 95
+
+
+def test_the_tags_of_pictures_in_tars(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pair(tmp_path / "files", f"{number + 1}.png", ["general", "creator:ke-ta"], grey=number)
+    (tmp_path / "files" / "2.txt").unlink()
+    (tmp_path / "files" / "3.txt").write_bytes(b"\xff")
+    tar_up(tmp_path / "files", ["1.png", "1.txt", "2.png", "3.png", "3.txt"], tmp_path / "dataset" / "below" / "0.tar")
+    write_csv(tmp_path / "posts.csv", ["2,hat", "4,hat"], header="id,tags")
+    csv_path = write_csv(tmp_path / "selected_tags.csv", RATINGS)
+    flags = ["--recursive", "--metadata", "posts.csv"]
+    done = run_script("generate_selected_tags.py", *flags, "--output-csv", "own.csv", cwd=tmp_path)
+    assert done.returncode == 1 and "3.txt: not UTF-8 at byte 0" in done.stderr
+    assert read_vocabulary(tmp_path / "own.csv").names[4:] == ("hat", "ke-ta")
+    done = run_script("create_tfrecord.py", *flags, "--img-size", 14, "--split-ratio", 1, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert sorted(names_in(tmp_path / "output-datasets" / TRAIN)) == ["below/0.tar/1.png", "below/0.tar/2.png"]
+    assert reasons(tmp_path / "output-datasets").keys() == {"below/0.tar/3.png"}
+    assert reasons(tmp_path / "output-datasets")["below/0.tar/3.png"].startswith("3.txt: not UTF-8 at byte 0")
+    assert read_categories(csv_path)["ke-ta"] == ARTIST

@@ -108,6 +108,32 @@ def test_names_that_look_like_something_else_are_tags(tmp_path: Path) -> None:
     assert read_vocabulary(tmp_path / "tags.csv").names[4:] == tuple(sorted(ODD_NAMES))
 
 
+def test_old_names_are_todays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_txts(tmp_path / "dataset", a="general,ke ta,saber_(old)", b="ke-ta,saber", c="oldest,today")
+    write_csv(folder / "tag_categories.csv", ["ke_ta,1", "saber_(old),4"])
+    aliases = ["ke_ta,ke-ta", "saber_(old),saber", "oldest,old", "old,today", "x,y"]
+    path = write_csv(tmp_path / "tag_aliases.csv", aliases, "alias,name")
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 0
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["ke-ta,1,2", "saber,4,2", "today,0,1"]
+    err = capsys.readouterr().err
+    assert "tag_aliases.csv: 3 tags read under another name, such as ke_ta as ke-ta" in err
+    path.rename(tmp_path / "named.csv")
+    output = write_csv(tmp_path / "tags.csv", [*RATINGS, "old,0", "ke_ta,0"])
+    assert generate(folder, output, "--append-to", output, "--tag-aliases", tmp_path / "named.csv") == 0
+    # Their rows are the tags', whatever they are called today.
+    assert read_vocabulary(output).names[4:] == ("old", "ke_ta", "saber")
+
+
+def test_aliases_are_read_and_never_replaced(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(folder, tmp_path / "tags.csv", "--tag-aliases", tmp_path / "none.csv") == 2
+    assert "none.csv: no such file; correct it, or name another with --tag-aliases" in error_line(
+        capsys.readouterr().err
+    )
+    path = write_csv(tmp_path / "tag_aliases.csv", ["a,b"], "alias,name")
+    assert generate(folder, path, "--overwrite") == 2
+    assert "tag_aliases.csv: an input of this run" in error_line(capsys.readouterr().err)
+
+
 def test_a_bom_windows_line_ends_and_repetitions_count_once(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "a.txt").write_bytes(b"\xef\xbb\xbfgeneral, solo,solo\r\n")
@@ -294,8 +320,11 @@ def test_a_newcomer_is_told_which_two_commands_are_meant(
     monkeypatch.chdir(tmp_path)
     assert script.main([]) == 2
     line = error_line(capsys.readouterr().err)
-    commands = re.findall(r"generate_selected_tags\.py (--\S+ [^\s;]+)", line)
-    assert commands == ["--output-csv my_tags.csv", "--append-to selected_tags.csv"]
+    commands = re.findall(r"generate_selected_tags\.py (--[^;]+)", line)
+    assert commands == [
+        "--dataset-folder dataset --output-csv my_tags.csv",
+        "--dataset-folder dataset --append-to selected_tags.csv",
+    ]
     for command in commands:
         assert script.main(command.split()) == 0
     assert read_vocabulary("my_tags.csv").names[4] == "solo" and read_vocabulary(shipped).names[4] == "1girl"
@@ -342,3 +371,33 @@ def test_folders_below_with_their_categories(folder: Path, tmp_path: Path) -> No
     assert "wlop" not in read_vocabulary(tmp_path / "flat.csv").names
     assert generate(folder, tmp_path / "tags.csv", "--recursive", "--with-count") == 0
     assert {"solo,0,4", "wlop,1,1", "miku,4,1"} <= set(lines(tmp_path / "tags.csv"))
+
+
+def test_tags_beside_pictures_as_other_programs_leave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dataset"
+    for number, name in enumerate(("a.png", "b.png", "c.png", "d.png")):
+        write_pair(folder, name, [], grey=number).with_suffix(".txt").unlink()
+    (folder / "a.png.json").write_text(
+        '{"rating": "e", "tag_string_general": "smile hat", "tag_string_artist": "ke-ta"}'
+    )
+    (folder / "b.png.txt").write_text("creator:ke ta\nsmile")
+    (folder / "c.caption").write_text("smile")
+    (folder / "c.json").write_text('["hat"]')
+    (folder / "d.json").write_text("[")
+    assert generate(folder, tmp_path / "tags.csv", "--with-count") == 1
+    told = capsys.readouterr().err
+    assert "warning: 1 image has tags in several places, such as c.png; " in told
+    assert "d.json: not JSON" in told
+    assert lines(tmp_path / "tags.csv")[4:-1] == ["explicit,9,1", "smile,0,3", "hat,0,1", "ke-ta,1,1", "ke_ta,1,1"]
+
+
+def test_tags_in_a_table_of_posts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("1.png", "2.png", "3.png")):
+        write_pair(tmp_path / "dataset", name, ["smile"], grey=number)
+    (tmp_path / "dataset" / "2.txt").unlink()
+    table = write_csv(tmp_path / "posts.csv", ["1,hat,", "2,hat smile,ke-ta", "9,smile,"], "id,tags,tags_artist")
+    assert generate(tmp_path / "dataset", tmp_path / "tags.csv", "--with-count", "--metadata", table) == 0
+    assert "1 image has tags in several places" in capsys.readouterr().err
+    assert lines(tmp_path / "tags.csv")[5:-1] == ["smile,0,3", "hat,0,1", "ke-ta,1,1"]
+    assert generate(tmp_path / "dataset", tmp_path / "other.csv", "--metadata", tmp_path / "posts.xml") == 2
+    assert "posts.xml: no such file" in error_line(capsys.readouterr().err)

@@ -38,6 +38,7 @@ HEAVY = {
     "onnxruntime",
     "tensorflow",
     "pandas",
+    "pyarrow",
     "httpx",
     "PIL",
     "numpy",
@@ -61,7 +62,7 @@ ALLOWED = {
     "tagger.inference.engines.onnx_engine": {"onnxruntime", "google", *PIXELS},
     "models": LEARNING,
     "simple_dan_crawl": {"httpx", *PIXELS},
-    "generate_selected_tags": {"pandas", "httpx", *PIXELS},
+    "generate_selected_tags": {"pandas", "pyarrow", "httpx", *PIXELS},
     "create_tfrecord": {"google", *PIXELS},
     "train_pytorch": LEARNING | {"matplotlib"},
 }

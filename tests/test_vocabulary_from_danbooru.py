@@ -240,6 +240,40 @@ def test_implications(booru: SampleBooru, tmp_path: Path, capsys: pytest.Capture
     assert "no column antecedent" in capsys.readouterr().err and output.read_text() == "mine,too\n"
 
 
-def test_implications_are_danboorus() -> None:
+def test_aliases(booru: SampleBooru, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the implications. The old name may be deprecated, today's may not."""
+    asked: list[tuple[str, str]] = []
+
+    def answer(handler: Any, path: str, params: dict[str, str]) -> bool:
+        assert params["search[status]"] == "active"
+        asked.append((path, params.get("page", "")))
+        if len(asked) == 4:
+            handler.send_body(403, b"<html>", "text/html", {"cf-mitigated": "challenge"})
+            return True
+        rows = IMPLICATIONS if path == "/tag_aliases.json" else IMPLICATIONS[:1]
+        below = int(params.get("page", "b99")[1:])
+        handler.send_json(200, [row for row in rows if row["id"] < below][:4])
+        return True
+
+    booru.intercept = answer  # type: ignore[method-assign]
+    options = ("--output-csv", tmp_path / "tags.csv", "--aliases", "--implications")
+    assert generate(booru, *options) == 2
+    assert "403" in capsys.readouterr().err and not (tmp_path / "tag_aliases.csv").exists()
+    assert (tmp_path / "tag_implications.csv").exists()
+    assert generate(booru, "--output-csv", tmp_path / "tags.csv", "--aliases") == 0
+    assert asked[2:] == [("/tag_aliases.json", page) for page in ("", "b6", "b6", "b2", "b1")]
+    assert (tmp_path / "tag_aliases.csv").read_text().splitlines() == [
+        *("alias,name", "=_=,closed_eyes", "cat_girl,animal_ears", "gone,cat_girl", "very_long_hair,long_hair")
+    ]
+    assert f"{tmp_path / 'tag_aliases.csv'}: 4 old names" in capsys.readouterr().out
+    assert not list(tmp_path.glob(".*.json"))
+    (tmp_path / "tag_aliases.csv").write_text("mine,too\n")
+    assert generate(booru, "--output-csv", tmp_path / "tags.csv", "--aliases") == 2
+    assert "it is no file of old names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--implications", "--aliases"])
+def test_relations_are_danboorus(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     with pytest.raises(SystemExit):
-        script.main(["--implications"])
+        script.main([flag])
+    assert f"{flag} are Danbooru's" in capsys.readouterr().err

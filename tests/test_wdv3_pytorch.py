@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,13 @@ from tagger.files import UserError
 from tagger.formats.checkpoint import read_config
 from tagger.formats.families.description import packed
 from tagger.formats.families.registry import open_folder
-from tagger.formats.tag_lists import read_tags
+from tagger.formats.tag_lists import parse_tags, read_tags
 from tagger.formats.vocabulary import Vocabulary, read_vocabulary
 from tagger.inference import captions
+from tagger.inference.cache import PredictionCache
+from tagger.inference.logits import Logits
 from tagger.inference.output import FORMATS
-from tagger.inference.predictor import predictions
+from tagger.inference.predictor import Result, predictions
 from tagger.inference.selection import SelectionRule, Tagging, select
 from tests.helpers import EXAMPLE, EXAMPLE_TEXT, ROOT, error_line, lines_of, make_predictor, run_script, tree, write_csv
 from tests.hub import FakeHub
@@ -68,9 +72,9 @@ JSON = ["--output_format", "jsonl"]
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says EXAMPLE of every image but of those called corrupt."""
 
-    logits = [math.log(p / (1 - p)) for _, p in EXAMPLE.values()]
+    logits = Logits.of([math.log(p / (1 - p)) for _, p in EXAMPLE.values()])
 
-    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[tuple[Path, list[float] | UserError]]:
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
         for path in paths:
             predictor.known += path.stem != "corrupt"
             yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else logits
@@ -108,7 +112,7 @@ def test_the_output_is_exactly_the_readmes(example: Path, capsys: pytest.Capture
 def test_a_flag_wins_over_the_file(example: Path, monkeypatch: pytest.MonkeyPatch, flag: str, key: str) -> None:
     used: list[dict[str, float]] = []
 
-    def spy(image: object, probabilities: Sequence[float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
+    def spy(image: object, probabilities: Mapping[int, float], vocabulary: Vocabulary, rule: SelectionRule) -> Tagging:
         used.append(dict(rule.thresholds))
         return select(image, probabilities, vocabulary, rule)
 
@@ -382,7 +386,7 @@ def test_the_checkpoints_own_vocabulary_with_other_names_is_refused(
 def not_asked(example: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example, with a model that must not be asked."""
 
-    def predict(*_: object) -> Iterator[tuple[Path, list[float]]]:
+    def predict(*_: object) -> Iterator[Result]:
         raise AssertionError("outputs are checked before the first work")
         yield
 
@@ -602,6 +606,95 @@ def test_implied_tags(example: Path, capsys: pytest.CaptureFixture[str]) -> None
         tag("--expand", "implied", "--prune", "implied")
 
 
+@pytest.fixture
+def alike(example: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of ten images and a corrupt one: all show 1girl and the character, the artist all but 3.png."""
+
+    def predict(paths: Sequence[Path], predictor: Any, *_: object) -> Iterator[Result]:
+        for path in paths:
+            predictor.known += 1
+            said = {name: p for name, (_, p) in EXAMPLE.items()}
+            said |= {"artist_name_1": 0.1} if path.stem == "3" else {}
+            said |= {"whiskey": 0.9} if path.stem == "5" else {}
+            logits = [math.log(p / (1 - p)) for p in said.values()]
+            yield path, UserError(f"{path}: damaged") if path.stem == "corrupt" else Logits.of(logits)
+
+    monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
+    names = [f"{number}.png" for number in range(10)]
+    for name in names:
+        (example / name).touch()
+    return [*names, "corrupt.png"]
+
+
+CHARACTER = "m16a1_(girls'_frontline)"
+
+
+def test_what_nearly_all_captions_share_is_told_and_left_out(
+    alike: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--drop_constant", 0.9, "--write_captions"]
+    assert tag(*flags, "--dry_run", images=alike) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "1girl: 1.000 (10 of 10 captions)",
+        f"{CHARACTER}: 1.000 (10 of 10 captions)",
+        "artist_name_1: 0.900 (9 of 10 captions)",
+    ]
+    assert not Path("0.txt").exists() and captured.err.count("corrupt.png: damaged") == 1
+    assert tag(*flags, "--dry_run", *JSON, images=alike) == 1  # who asks for the captions as well has them
+    captured = capsys.readouterr()
+    planned = {said["image"]: said["caption"] for said in map(json.loads, captured.out.splitlines())}
+    told = f"left out of 10 captions, for 90% share them: 1girl 100%, {CHARACTER} 100%, artist_name_1 90%"
+    assert told in captured.err
+    assert tag(*flags, images=alike) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and told in captured.err and "10 captions written" in captured.err
+    written = {name: Path(name).with_suffix(".txt").read_text() for name in alike[:10]}
+    assert written == planned == dict.fromkeys(alike[:10], "") | {"5.png": "whiskey"}
+
+
+def test_what_is_to_come_first_is_never_left_out(alike: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--drop_constant", 0.95, "--always_first", "m16a1 \\(girls' frontline\\)", "--prepend", "1girl, mine"]
+    assert tag(*flags, *JSON, images=alike) == 1
+    captured = capsys.readouterr()
+    captions = [json.loads(line)["caption"] for line in captured.out.splitlines()]
+    assert captions[2] == f"1girl, mine, {CHARACTER}, artist_name_1" and captions[3] == f"1girl, mine, {CHARACTER}"
+    assert "no tag is in 95% of 10 captions" in captured.err  # 1girl begins all of them, as it was wanted
+
+
+def test_what_a_constant_tag_implies_does_not_come_in_its_place(example: Path, alike: list[str]) -> None:
+    write_csv(example / "tag_implications.csv", [f"{CHARACTER},1girl"], "antecedent,consequent")
+    assert tag("--drop_constant", 1, "--prune", "implied", "--write_captions", images=alike) == 1
+    assert Path("5.txt").read_text() == "whiskey, artist_name_1"
+    flags = ["--drop_constant", 1, "--expand", "implied", "--exclude_tags", "artist_name_1", "--existing", "overwrite"]
+    assert tag("--write_captions", *flags, images=alike) == 1
+    assert Path("5.txt").read_text() == "whiskey"
+
+
+def test_constant_tags_among_captions_that_are_there(alike: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands in a txt stays; the share is that of the captions of this run."""
+    Path("0.txt").write_text("1girl, mine")
+    Path("5.txt").write_text("mine")
+    assert tag("--drop_constant", 0.9, "--write_captions", "--existing", "append", images=alike) == 1
+    assert Path("0.txt").read_text() == "1girl, mine" and Path("5.txt").read_text() == "mine, whiskey"
+    for name in ("0.txt", "1.txt"):
+        Path(name).unlink()
+    capsys.readouterr()
+    assert tag("--drop_constant", 0.9, "--write_captions", images=alike) == 1
+    line = next(line for line in lines_of(capsys.readouterr().err) if "warning: " in line)
+    assert "2 captions, and 10 are needed to tell what is constant in them: --drop_constant leaves none out" in line
+    assert line.endswith("name tags with --exclude_tags, or write all captions anew with --existing overwrite")
+    assert Path("1.txt").read_text() == f"1girl, {CHARACTER}, artist_name_1"
+
+
+@pytest.mark.parametrize("flags", [("--pool",), ("--embedded_prompt", "only"), ("--drop_constant", "0")])
+def test_constant_tags_of_nothing_to_compare(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]) -> None:
+    model = () if "only" in flags else ("--model_path", "x")
+    with pytest.raises(SystemExit):
+        script.main(["--image_file", "a.png", *model, "--drop_constant", "0.9", *flags])
+    assert "--drop_constant" in error_line(capsys.readouterr().err)
+
+
 def test_a_vocabulary_with_blanks_has_its_own_spelling(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((example / "config.json").read_text())
     del config["tagger"]["tags_sha256"]
@@ -621,6 +714,48 @@ def test_a_misspelt_tag_of_a_flag_is_told_with_what_is_meant(example: Path, caps
         "artist_nmae_1 is no tag of selected_tags.csv; is artist_name_1 meant?",
         "nothing_like_it is no tag of selected_tags.csv",
     ]
+
+
+# --- names in another language --------------------------------------------------------------------------------------
+
+
+def test_translations_stand_beside_the_tags_in_json_and_in_no_caption(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["1girl,1个女孩", "m16a1 \\(girls' frontline\\),少女前线M16A1|M16", "general,全年龄", "nowhere,无"]
+    write_csv(example / "zh.csv", rows, "tag,translation")
+    assert tag(*JSON, "--write_captions", "--dry_run") == 0
+    plain = json_of(capsys)
+    assert tag(*JSON, "--write_captions", "--dry_run", "--translations", "zh.csv") == 0
+    said = json_of(capsys)
+    assert said.pop("translations") == {
+        "general": ["全年龄"],
+        "1girl": ["1个女孩"],
+        CHARACTER: ["少女前线M16A1", "M16"],
+    }
+    assert said == plain
+    assert tag("--write_captions", "--translations", "zh.csv") == 0
+    captured = capsys.readouterr()
+    assert Path("a.txt").read_text() == plain["caption"]
+    assert "warning: --translations are told in JSON and in the report; neither is asked for" in captured.err
+    (example / "zh.csv").write_text("hat,帽子\n")
+    assert tag(*JSON, "--translations", "zh.csv") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["translations"] == {}
+    assert "zh.csv: translations of 1 tag, of which none is one of selected_tags.csv" in captured.err
+
+
+def test_translations_are_read_before_the_work_and_never_written_over(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag("--translations", "zh.csv") == 2
+    assert "zh.csv: no such file; check --translations" in error_line(capsys.readouterr().err)
+    (example / "zh.csv").write_text("1girl,女孩\n")
+    assert tag("--translations", "zh.csv", *JSON, "--output", "zh.csv", "--overwrite") == 2
+    assert "zh.csv: an input of this run" in error_line(capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        script.main(["--image_file", "a.png", "--embedded_prompt", "only", "--translations", "zh.csv"])
+    assert "--translations are of a model's tags" in error_line(capsys.readouterr().err)
 
 
 # --- prompts in the files -------------------------------------------------------------------------------------------
@@ -861,6 +996,28 @@ def test_the_second_run_imports_nothing_heavy_and_says_the_same(
     assert "General tags (threshold=0.90)" in other and not imported & HEAVY
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [["--gen_threshold", "0.99"], [*EVERYTHING], ["--mcut"], ["--pool"], ["--artist_string", "nai", *JSON]],
+    ids=" ".join,
+)
+def test_no_answer_depends_on_what_the_cache_leaves_out(
+    checkpoint: Path,
+    dataset: Path,
+    cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[object],
+) -> None:
+    monkeypatch.setattr("tagger.inference.logits.ENTRY_BYTES", 120)  # seven labels and the ratings
+    said = []
+    for further in ([], [], ["--no_cache"]):
+        images = [dataset / "03.jpg", dataset / "04.jpg"]
+        assert tag_with(checkpoint, "--image_file", *images, *flags, *further) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] == said[2]
+
+
 def test_without_a_home_there_is_no_cache(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -997,6 +1154,40 @@ def test_captions_for_training(checkpoint: Path, pictures: Path, capsys: pytest.
     assert not {"solo", "1girl"} & set(read_tags(pictures / "2.txt"))
 
 
+@pytest.mark.parametrize("cache", ["kept", "off", "full"])
+def test_constant_tags_do_not_depend_on_the_cache(
+    checkpoint: Path,
+    dataset: Path,
+    tmp_path: Path,
+    cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache: str,
+) -> None:
+    """Every picture is shown to the model once, and the captions are those without the tags that were told."""
+    if cache == "full":
+        monkeypatch.setattr(PredictionCache, "put", lambda *_: None)
+    pictures = [shutil.copy(path, tmp_path) for path in sorted(dataset.glob("*.jpg"))]
+    flags = ["--image_file", *pictures, *(["--no_cache"] if cache == "off" else [])]
+
+    def told(*further: object) -> tuple[list[dict[str, Any]], str]:
+        assert tag_with(checkpoint, *flags, *further) == 0
+        captured = capsys.readouterr()
+        return [json.loads(line) for line in captured.out.splitlines()], lines_of(captured.err)[-1]
+
+    everything, _ = told(*EVERYTHING)
+    middle = statistics.median(p for said in everything for p in said["general"].values())
+    flags += ["--gen_threshold", str(middle), "--caption_threshold", "0", *JSON]
+    plain = {said["image"]: parse_tags(said["caption"]) for said in told()[0]}
+    uses = Counter(name for names in plain.values() for name in names)
+    constant = {name for name, number in uses.items() if number / len(plain) >= 0.6}
+    assert constant and constant != set(uses)
+    answers, summary = told("--drop_constant", 0.6)
+    assert f"{len(pictures)} images{' from the cache' if cache == 'kept' else ','}" in summary
+    said = {answer["image"]: parse_tags(answer["caption"]) for answer in answers}
+    assert said == {image: [name for name in names if name not in constant] for image, names in plain.items()}
+
+
 def test_two_images_never_share_a_txt(checkpoint: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(pictures / "1.jpg", pictures / "1.jpeg")
     (pictures / "damaged.png").unlink()
@@ -1048,7 +1239,7 @@ def test_pooling_is_the_mean_of_the_logits(
     files = [pictures / f"{number}.jpg" for number in (1, 2, 3)]
     predictor = make_predictor(checkpoint / "eva02_tiny_best.pth")
     each = [logits for _, logits in predictions(files, predictor, None, b"")]
-    mean = np.mean([list(logits) for logits in each if not isinstance(logits, UserError)], axis=0)
+    mean = np.mean([list(logits.values) for logits in each if not isinstance(logits, UserError)], axis=0)
     assert tag_with(checkpoint, "--image_file", *files, "--pool", *EVERYTHING, "--artist_string", "booru") == 0
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)

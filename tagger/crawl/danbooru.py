@@ -29,12 +29,10 @@ POST_FIELDS = (
 )
 TAGS_PER_PAGE = 1000  # the most that Danbooru lists at once
 TAG_FIELDS = "id,name,category,post_count,is_deprecated"
-IMPLICATION_FIELDS = (
+RELATION_FIELDS = (
     "id,antecedent_name,consequent_name,status,antecedent_tag[is_deprecated],consequent_tag[is_deprecated]"
 )
-
-
-IMPLICATION_QUERY = {"search[status]": "active"}
+RELATION_QUERY = {"search[status]": "active"}  # of implications and aliases
 
 # Searches whose order is not that of ids, by which a listing is otherwise read from a cursor on.
 ORDERED = re.compile(r"(?<!\S)(order|ordfav|ordfavgroup|ordpool):(?!id\b|id_desc\b)\S+", re.IGNORECASE)
@@ -219,9 +217,21 @@ class Danbooru:
         Raises:
             Refused, Unreachable: see `Client.json`.
         """
-        params: dict[str, str | int] = {"limit": TAGS_PER_PAGE, "only": IMPLICATION_FIELDS, **IMPLICATION_QUERY}
-        for page in self._pages("/tag_implications.json", position, params):
-            found = map(_read_implication, page)
+        return self._relations("/tag_implications.json", position, ("antecedent_tag", "consequent_tag"))
+
+    def aliases(self, position: str = "") -> Iterator[tuple[list[tuple[str, str]], str]]:
+        """The aliases in force, page by page, newest first: an old name, and today's, which is not deprecated.
+
+        Args and all else: see `implications`.
+        """
+        return self._relations("/tag_aliases.json", position, ("consequent_tag",))
+
+    def _relations(
+        self, path: str, position: str, not_deprecated: Sequence[str]
+    ) -> Iterator[tuple[list[tuple[str, str]], str]]:
+        params: dict[str, str | int] = {"limit": TAGS_PER_PAGE, "only": RELATION_FIELDS, **RELATION_QUERY}
+        for page in self._pages(path, position, params):
+            found = (_read_relation(row, not_deprecated) for row in page)
             yield [pair for pair in found if pair], f"b{min(row['id'] for row in page)}"
 
 
@@ -247,14 +257,20 @@ def _read_tag(row: Row, categories: Sequence[int], min_posts: int) -> Tag | None
     return Tag(row["id"], name, category, posts)
 
 
-def _read_implication(row: Row) -> tuple[str, str] | None:
-    """(antecedent, consequent) of a row of /tag_implications.json, or None where it is not in force."""
+def _read_relation(row: Row, not_deprecated: Sequence[str]) -> tuple[str, str] | None:
+    """(antecedent, consequent) of a row of implications or aliases, or None where it is not in force.
+
+    Args:
+        not_deprecated: the keys of the tags that must not be deprecated.
+    """
     pair = row.get("antecedent_name"), row.get("consequent_name")
     if row.get("status") != "active":
         return None
-    for name, tag in zip(pair, (row.get("antecedent_tag"), row.get("consequent_tag")), strict=True):
+    for name in pair:
         if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(", "):
             return None
+    for key in not_deprecated:
+        tag = row.get(key)
         if isinstance(tag, dict) and tag.get("is_deprecated"):
             return None
     antecedent, consequent = map(str, pair)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from tagger.crawl.posts import FIRST_CATEGORIES, MD5
 from tagger.files import UserError, read_csv, read_json, read_text, write_bytes, write_csv, write_json, write_text
+from tagger.formats.pairs import CRAWL_STATE_FILE
 from tagger.formats.tag_lists import format_tags, read_tags
 from tagger.formats.vocabulary import CATEGORIES_FILE, Category, Vocabulary, read_categories, write_vocabulary
 
-STATE_FILE = "crawl_state.json"
 FAILURES_FILE = "failures.csv"
 PASSED_OVER_FILE = "passed_over.csv"
 PAIRS_FILE = "crawled_pairs.csv"  # only ever appended to: of several lines for one pair the last counts
@@ -200,10 +200,10 @@ class DatasetFolder:
 
     def save_cursors(self) -> None:
         rows = [{"base_url": url, "query": query, **asdict(at)} for (url, query), at in self._cursors.items()]
-        write_json(self.path / STATE_FILE, {"cursors": rows})
+        write_json(self.path / CRAWL_STATE_FILE, {"cursors": rows})
 
     def _read_cursors(self) -> dict[tuple[str, str], Cursor]:
-        path = self.path / STATE_FILE
+        path = self.path / CRAWL_STATE_FILE
         if not path.exists():
             return {}
         hint = "remove it to begin the queries anew; pairs that stand are kept"

@@ -1,4 +1,4 @@
-"""Pairs of a picture and the txt with its tags: which files of a folder are pictures, and which belong together.
+"""Pairs of a picture and the file with its tags: which files of a folder are pictures, and which belong together.
 
 python -c "from tagger.formats.pairs import captions_of; print(len(captions_of('dataset')))"
 """
@@ -17,11 +17,30 @@ OTHER_IMAGE_SUFFIXES = (
     *(".xcf", ".kra", ".clip", ".sai", ".cr2", ".nef", ".arw", ".dng"),
 )
 CAPTION_SUFFIX = ".txt"
+CRAWL_STATE_FILE = "crawl_state.json"  # how far a crawl into the folder has come
+UNDO_SUFFIX = ".undo.jsonl"  # what the captions were before they were tidied
+LABEL_SUFFIXES = (CAPTION_SUFFIX, ".caption", ".json")  # of files that may hold the tags of a picture
 
 
 def caption_path(image: Path, suffix: str = CAPTION_SUFFIX) -> Path:
     """Where the caption of a picture lies."""
     return image.with_suffix(suffix)
+
+
+def label_files(image: str) -> tuple[str, ...]:
+    """The files that may hold a picture's tags, by their names: the first of them that is there does.
+
+    Those with the whole name of the picture in theirs are what gallery-dl and Hydrus write.
+    """
+    stem, _ = os.path.splitext(image)
+    return f"{stem}.txt", f"{image}.txt", f"{stem}.caption", f"{stem}.json", f"{image}.json"
+
+
+def stems_of_labels(name: str) -> list[str]:
+    """The stems of the pictures whose tags a file may hold: of `x.jpg.txt` that of `x.jpg`, and that of `x.jpg.png`."""
+    stem, _ = os.path.splitext(name)
+    shorter, suffix = os.path.splitext(stem)
+    return [stem, shorter] if suffix.lower() in IMAGE_SUFFIXES and shorter else [stem]
 
 
 def folders_of(folder: Path | str, recursive: bool, left_out: Path | None = None) -> Iterator[Path]:

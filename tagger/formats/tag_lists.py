@@ -81,8 +81,11 @@ def is_usable(name: str) -> bool:
 
 
 def usable_tags(written: Iterable[str]) -> list[str]:
-    """Of tags as they are written those whose name is usable, however it is read; tabs and the like are blanks."""
-    return [tag for tag in written if is_usable(danbooru_spelling(tag))]
+    """Of tags as they are written those whose name is usable, however it is read; tabs and the like are blanks.
+
+    A list that is not written with commas, as in JSON, may hold tags with a comma in them: no caption could.
+    """
+    return [tag for tag in written if is_usable(danbooru_spelling(tag)) and "," not in tag]
 
 
 # --- spelling -------------------------------------------------------------------------------------------------------
@@ -161,24 +164,31 @@ def _bracket_partners(text: str) -> dict[int, int | None]:
     return partners
 
 
+NO_NAMES: Mapping[str, str] = {}
+
+
 class TagReader:
     """Reads tags in every spelling that people and this toolkit write, and gives them as Danbooru spells them.
 
     Blanks become underscores, escapes and weights are undone. A name that is known as it stands is never changed, and
     of several ways to read one the known one wins, whether it has blanks (in a vocabulary of its own) or underscores.
+    Of a tag with several names, one is used.
 
     Args:
         known: names to go by, such as a vocabulary's; without any, the rules alone decide.
+        canonical: the names that are used, by other names in Danbooru's spelling; see tag_relations.canonical_names.
 
     Attributes:
         names: what was read so far, by what stood there.
         weights: those of them that had weights; for a word to the user.
+        renamed: the names that were read as others, with these; for another word.
     """
 
-    def __init__(self, known: Container[str] = ()) -> None:
-        self.known = known
+    def __init__(self, known: Container[str] = (), canonical: Mapping[str, str] = NO_NAMES) -> None:
+        self.known, self.canonical = known, canonical
         self.names: dict[str, str] = {}
         self.weights: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}
 
     def read(self, text: str) -> list[str]:
         """The tags of a list in their order, without repetitions."""
@@ -187,7 +197,11 @@ class TagReader:
     def name(self, written: str) -> str:
         """One tag, as it is spelt in `known`, or else by Danbooru."""
         if written not in self.names:
-            self.names[written] = self._name(written)
+            name = self._name(written)
+            used = self.canonical.get(danbooru_spelling(name), name) if self.canonical else name
+            if used != name:
+                self.renamed[name] = used
+            self.names[written] = used
         return self.names[written]
 
     def weights_in_words(self) -> str:
@@ -197,6 +211,14 @@ class TagReader:
         written, bare = next(iter(self.weights.items()))
         number = f"{len(self.weights)} different tags" if len(self.weights) > 1 else "1 tag"
         return f"{number} had weights, such as {written} for {self.names.get(written, bare)}"
+
+    def renamed_in_words(self) -> str:
+        """`3 tags read under another name, such as headgear_hat as hat`; empty where there was none."""
+        if not self.renamed:
+            return ""
+        name, used = next(iter(self.renamed.items()))
+        number = f"{len(self.renamed):,} tags" if len(self.renamed) > 1 else "1 tag"
+        return f"{number} read under another name, such as {name} as {used}"
 
     def _name(self, written: str) -> str:
         bare = unweighted(written)

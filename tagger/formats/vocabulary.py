@@ -58,6 +58,14 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.names)
 
+    def name(self, label: int) -> str:
+        """The name of one label."""
+        return self.names[label]
+
+    def category(self, label: int) -> Category:
+        """The category of one label."""
+        return self.categories[label]
+
     @cached_property
     def index(self) -> dict[str, int]:
         """Label index by tag name; of a name that stands in two categories, the first."""
@@ -87,10 +95,14 @@ class Vocabulary:
         """The label indices of one category, rising, but for labels without a name."""
         return self._by_category.get(category, [])
 
+    def _kinds(self) -> Iterable[Category]:
+        """The categories that it has tags of."""
+        return self._by_category
+
     @property
     def category_names(self) -> list[str]:
         """The names of the categories that it has tags of: those of CATEGORY_NUMBERS in that order, then the others."""
-        have = list(map(category_name, self._by_category))
+        have = map(category_name, self._kinds())
         return sorted(have, key=lambda name: _ORDER.get(name, len(_ORDER)))
 
 

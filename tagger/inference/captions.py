@@ -123,6 +123,7 @@ class Style:
         implications: known for either.
         replacements: texts that stand for tags, as they are written; an empty one leaves its tag out.
         rating: where the likeliest rating stands in a caption, one of RATING_PLACES; first is behind `prepend`.
+        constant: tags that nearly all captions of a run share, which are left out when all else is decided.
     """
 
     order: str = "category"
@@ -135,6 +136,7 @@ class Style:
     implications: Implications = NO_IMPLICATIONS
     replacements: Mapping[str, str] = field(default_factory=dict)
     rating: str = "none"
+    constant: frozenset[str] = frozenset()
 
     def read_by(self, reader: TagReader) -> "Style":
         """The same style, with tags that a person wrote in any spelling as the reader knows them."""
@@ -156,8 +158,9 @@ def in_order(names: Sequence[str], style: Style, facts: Facts) -> list[str]:
         names: by category, and within it by falling probability.
     """
     kept = ORDERS[style.order](list(filter(style.keeps, names)), facts)
-    related = with_relations(begun(kept, style), style)
-    return begun(related, style)
+    related = begun(with_relations(begun(kept, style), style), style)
+    # Last: what a constant tag implies was pruned for its sake, and must not come back without it.
+    return [name for name in related if name not in style.constant]
 
 
 def begun(names: Sequence[str], style: Style) -> list[str]:

@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tagger.files import csv_text
 from tagger.formats.thresholds import GROUPS
+from tagger.formats.translations import Translations
 from tagger.inference.artist_strings import ArtistSettings, artist_string
-from tagger.inference.captions import Facts, Style, in_order, join, make_caption
+from tagger.inference.captions import Facts, Style, in_order, join, make_caption, without_prepended
 from tagger.inference.selection import Tagging
 
 if TYPE_CHECKING:  # few runs ask for prompts
@@ -54,6 +56,7 @@ class Answer:
         similar: similarity of the closest taught artists by name, falling; empty where an artist passed, and None where
             they were not asked for.
         prompt: what the file itself says; None where that was not asked for.
+        translations: of the tags that are told, by name; None where none were asked for.
     """
 
     tagging: Tagging
@@ -62,6 +65,7 @@ class Answer:
     artist_string: str | None
     similar: Mapping[str, float] | None = None
     prompt: "PromptAnswer | None" = None
+    translations: Mapping[str, Sequence[str]] | None = None
 
     @property
     def image(self) -> str:
@@ -75,6 +79,8 @@ class Answer:
             record["artist_string"] = self.artist_string
         if self.tells_of_candidates:
             record["artist_candidates"] = self.tagging.candidates
+        if self.translations is not None:
+            record["translations"] = self.translations
         if self.similar is not None:
             record[SIMILAR_COLUMN] = dict(self.similar)
         if self.prompt:
@@ -136,19 +142,40 @@ def csv_columns(groups: Iterable[str], with_prompts: bool, with_similar: bool = 
     return (*CSV_COLUMNS, *further, "artist_string", *similar, *(PROMPT_COLUMNS if with_prompts else ()))
 
 
-def make_answer(tagging: Tagging, rows: Mapping[str, int], style: Style, artists: ArtistSettings) -> Answer:
+def make_answer(
+    tagging: Tagging,
+    rows: Mapping[str, int],
+    style: Style,
+    artists: ArtistSettings,
+    translations: Translations | None = None,
+) -> Answer:
     """Put what was selected into words.
 
     Args:
         rows: label index of each name, see Vocabulary.index.
         style: of the caption and the tags.
+        translations: of tags, or None where they are not told.
     """
     facts = Facts.of(tagging.groups, rows)
     caption, tags = (in_order(names, style, facts) for names in (tagging.caption, tagging.tags))
     rating = next(iter(tagging.ratings), None)
+    told = dict.fromkeys(chain(tagging.ratings, *tagging.groups.values(), tagging.candidates))
     return Answer(
-        tagging, make_caption(caption, style, rating), join(tags, style), artist_string(tagging.artists, artists)
+        tagging,
+        make_caption(caption, style, rating),
+        join(tags, style),
+        artist_string(tagging.artists, artists),
+        translations=translations.among(told) if translations else None,
     )
+
+
+def caption_names(tagging: Tagging, rows: Mapping[str, int], style: Style) -> list[str]:
+    """The tags of an image's caption by their names in the vocabulary, but for those that every caption begins with.
+
+    Args:
+        rows: label index of each name, see Vocabulary.index.
+    """
+    return without_prepended(in_order(tagging.caption, style, Facts.of(tagging.groups, rows)), style)
 
 
 # --- formats --------------------------------------------------------------------------------------------------------
@@ -163,10 +190,10 @@ class Writer:
         columns: of a CSV: the image's name, and an answer's cells.
 
     Attributes:
-        beginning: matches where a file begins that has this format.
+        beginning: a regular expression for how a file begins that has this format.
     """
 
-    beginning: re.Pattern[str]
+    beginning: str
 
     def __init__(self, file: IO[str], titles: bool = False, columns: Sequence[str] = ()) -> None:
         self.file, self.titles, self.columns = file, titles, columns
@@ -207,10 +234,9 @@ class Writer:
 class TextWriter(Writer):
     """Lines for a reader."""
 
-    beginning = re.compile(
-        r"(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
-        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \()",
-        re.DOTALL,
+    beginning = (
+        r"(?s:(== .*? ==\n)?(Caption: .*?\nTags: |Prompt: none in the file\n"
+        r"|((Character p|P)rompt: .*?\n)?Artists in the prompt \())"
     )
 
     def body(self, answer: Tellable) -> str:
@@ -221,7 +247,7 @@ class TextWriter(Writer):
 class JsonWriter(Writer):
     """A list of objects."""
 
-    beginning = re.compile(r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": ')
+    beginning = r'\[\]\n$|\[\n\{\n  "image": .*\n  "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return (",\n" if self.count else "[\n") + self.json_text(answer, indent=2)
@@ -233,7 +259,7 @@ class JsonWriter(Writer):
 class JsonLinesWriter(Writer):
     """An object a line."""
 
-    beginning = re.compile(r'\{"image": ".*?", "(caption|prompt)": ')
+    beginning = r'\{"image": ".*?", "(caption|prompt)": '
 
     def body(self, answer: Tellable) -> str:
         return self.json_text(answer) + "\n"
@@ -242,7 +268,7 @@ class JsonLinesWriter(Writer):
 class CsvWriter(Writer):
     """A row an image."""
 
-    beginning = re.compile(
+    beginning = (
         rf"({','.join(CSV_COLUMNS)}(,[a-z_]+)*,artist_string(,{SIMILAR_COLUMN})?|image)(,{','.join(PROMPT_COLUMNS)})?\n"
     )
 
@@ -262,4 +288,4 @@ def is_answers(path: Path) -> bool:
     """Whether a file looks like what one of FORMATS writes, be it of no image at all."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(BEGINNING)
-    return not text or any(writer.beginning.match(text) for writer in FORMATS.values())
+    return not text or any(re.match(writer.beginning, text) for writer in FORMATS.values())

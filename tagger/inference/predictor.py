@@ -3,12 +3,11 @@
 The model is loaded, and what runs it imported, at the first image that the cache does not know:
 
     predictor = Predictor(lambda: OnnxEngine(description, EngineSettings()), len(description.vocabulary))
-    for path, logits in predictions(paths, predictor, cache, key): ...
+    for path, logits in predictions(paths, predictor, cache, key, demand): ...
 """
 
 import contextlib
 import hashlib
-import math
 import os
 import time
 from array import array
@@ -22,6 +21,8 @@ from tagger.cli import counted
 from tagger.files import UserError
 from tagger.inference.cache import PredictionCache
 from tagger.inference.engines.protocol import Engine
+from tagger.inference.logits import Logits, packed, unpacked
+from tagger.inference.selection import Demand
 from tagger.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 THREADS = 8  # that decode images; more wait for each other
 
-Logits = Sequence[float]  # C numbers in the vocabulary's order
 Result = tuple[Path, Logits | UserError]  # an image and its logits, or why there are none
+# The same of several models: the logits of each.
+Results = tuple[Path, tuple[Logits, ...] | UserError]
+WHOLE = Demand()
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,11 @@ class Predictor:
         return f"{self.engine.device}: {counted(self.images, 'image')}, {rate}{known}"
 
 
-def is_finite(logits: Logits) -> bool:
-    """Whether all of them are numbers, and none is infinite: the sum of float32 values never leaves a double's range.
+def is_finite(logits: "array[float]") -> bool:
+    """Whether all of them are numbers, and none is infinite."""
+    import numpy as np  # late: it has been imported when a model has run, and only then there is something to check
 
-    Written so because an answer from the cache has a tenth of a second for everything.
-    """
-    return math.isfinite(sum(logits))
+    return bool(np.isfinite(np.asarray(logits)).all())
 
 
 # --- many images ----------------------------------------------------------------------------------------------------
@@ -158,21 +160,26 @@ class _Pending(NamedTuple):
 
     path: Path
     key: bytes  # in the cache
-    known: "array[float] | UserError | None" = None
+    known: Logits | UserError | None = None
     pixels: "Future[np.ndarray[Any, Any]] | None" = None
 
 
 def predictions(
-    paths: Iterable[Path], predictor: Predictor, cache: PredictionCache | None, key: bytes, beside: Beside | None = None
+    paths: Iterable[Path],
+    predictor: Predictor,
+    cache: PredictionCache | None,
+    key: bytes,
+    demand: Demand = WHOLE,
+    beside: Beside | None = None,
 ) -> Iterator[Result]:
     """For each image in turn its logits, or why it could not be read.
 
     Args:
         key: what the logits depend on besides the image, see cache.fingerprint.
+        demand: what they must be enough for. Where what the cache keeps is not, the model is asked again.
         beside: told of every image that has an answer; what only this does not know goes to the model, too.
     """
     batch_size = predictor.batch_size
-    row_bytes = array("f").itemsize * predictor.num_labels
     queue: deque[_Pending] = deque()
     decoding = 0  # images in the queue that need the model
     with contextlib.ExitStack() as stack:
@@ -184,8 +191,10 @@ def predictions(
                 queue.append(_Pending(path, b"", UserError(f"{path}: {error.strerror}; {predictor.hints.path}")))
                 continue
             image_key = hashlib.sha256(key + hashlib.sha256(data).digest()).digest()
-            cached = _logits_of(cache.get(image_key) if cache else None, row_bytes)
-            if cached and (beside is None or beside.recall(path, image_key, cache)):
+            entry = cache.get(image_key) if cache else None
+            cached = unpacked(entry, predictor.num_labels) if entry else None
+            is_enough = cached is not None and demand.is_met_by(cached)
+            if is_enough and (beside is None or beside.recall(path, image_key, cache)):
                 predictor.known += 1
                 queue.append(_Pending(path, image_key, cached))
             else:
@@ -195,20 +204,12 @@ def predictions(
                 queue.append(_Pending(path, image_key, pixels=pool.submit(predictor.prepare, data)))
                 decoding += 1
             if decoding >= 2 * batch_size:  # one batch is decoded while the other is in the model
-                yield from _finish(queue, predictor, cache, beside)
+                yield from _finish(queue, predictor, cache, demand, beside)
                 decoding -= batch_size
             elif not decoding:  # what the cache knows is not kept waiting
-                yield from _finish(queue, predictor, cache, beside)
+                yield from _finish(queue, predictor, cache, demand, beside)
         while queue:
-            yield from _finish(queue, predictor, cache, beside)
-
-
-def _logits_of(data: bytes | None, row_bytes: int) -> "array[float] | None":
-    """What the cache has of an image; None where that is nothing, or, in a damaged cache, no logits."""
-    if data is None or len(data) != row_bytes:
-        return None
-    logits = array("f", data)
-    return logits if is_finite(logits) else None
+            yield from _finish(queue, predictor, cache, demand, beside)
 
 
 def _threads() -> "ThreadPoolExecutor":
@@ -220,7 +221,7 @@ def _threads() -> "ThreadPoolExecutor":
 
 
 def _finish(
-    queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None, beside: Beside | None
+    queue: deque[_Pending], predictor: Predictor, cache: PredictionCache | None, demand: Demand, beside: Beside | None
 ) -> Iterator[Result]:
     """The images at the front of the queue, up to the end of one batch of those that need the model."""
     taken: list[_Pending] = []
@@ -229,7 +230,7 @@ def _finish(
         taken.append(queue.popleft())
         decoding += taken[-1].pixels is not None
     batch: list[np.ndarray[Any, Any]] = []
-    outcomes: list[array[float] | UserError | None] = []  # None: the model's next row
+    outcomes: list[Logits | UserError | None] = []  # None: the model's next row
     for path, _, known, pixels in taken:
         if pixels:
             try:
@@ -240,27 +241,43 @@ def _finish(
     rows = iter(predictor(batch) if batch else ())
     for (path, image_key, _, _), outcome in zip(taken, outcomes, strict=True):
         if outcome is None:
-            outcome = logits = next(rows)
-            answered = is_finite(logits)
+            outcome = _kept(next(rows), path, image_key, cache, demand)
             if beside:
-                beside.keep(path, image_key, cache, answered)
-            if not answered:
-                reason = "the model's answer is no number (NaN or infinity)"
-                outcome = UserError(f"{path}: {reason}; remove the image, or name another model")
-            elif cache:
-                cache.put(image_key, logits.tobytes())
+                beside.keep(path, image_key, cache, not isinstance(outcome, UserError))
         yield path, outcome
 
 
-def pooled(results: Iterable[Result]) -> Iterator[Result]:
-    """One result for images that were drawn with the same prompt: the mean of their logits. Errors are passed on."""
-    total: list[float] = []
+def _kept(
+    values: "array[float]", path: Path, key: bytes, cache: PredictionCache | None, demand: Demand
+) -> Logits | UserError:
+    """The model's answer to an image, which the cache is given; reduced where that is enough for what is asked."""
+    if not is_finite(values):
+        reason = "the model's answer is no number (NaN or infinity)"
+        return UserError(f"{path}: {reason}; remove the image, or name another model")
+    logits = demand.kept(values)
+    if cache:
+        cache.put(key, packed(logits))
+    return logits if demand.is_met_by(logits) else Logits.of(values)
+
+
+def pooled(results: Iterable[Results]) -> Iterator[Results]:
+    """One result for images that were drawn with the same prompt: the mean of their logits. Errors are passed on.
+
+    Args:
+        results: with all logits of every model.
+    """
+    totals: list[list[float]] = []  # of each model
     count = 0
-    for path, logits in results:
-        if isinstance(logits, UserError):
-            yield path, logits
+    for path, models in results:
+        if isinstance(models, UserError):
+            yield path, models
             continue
-        total = [a + b for a, b in zip(total, logits, strict=True)] if total else list(logits)
+        if totals:
+            pairs = zip(totals, models, strict=True)
+            totals = [[a + b for a, b in zip(total, logits.values, strict=True)] for total, logits in pairs]
+        else:
+            totals = [list(logits.values) for logits in models]
         count += 1
     if count:
-        yield Path(f"{count} image{'s' if count > 1 else ''} together"), array("f", (x / count for x in total))
+        means = (Logits.of(array("f", (x / count for x in total))) for total in totals)
+        yield Path(f"{count} image{'s' if count > 1 else ''} together"), tuple(means)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from tagger import images
 from tagger.files import UserError, read_text, replacing_path
 from tagger.formats.thresholds import THRESHOLDS, groups_of, threshold_key, threshold_of
-from tagger.formats.vocabulary import Vocabulary, category_of
+from tagger.formats.translations import Translations
+from tagger.formats.vocabulary import Vocabulary, category_name
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, artist_pieces, weighted_string
 from tagger.inference.captions import SEPARATOR, Facts, Style, in_order, spelled, without_prepended
 from tagger.inference.selection import SelectionRule
@@ -63,20 +64,21 @@ class Entry:
 def make_entry(
     image: Path,
     name: str,
-    probabilities: Sequence[float],
+    probabilities: Mapping[int, float],
     vocabulary: Vocabulary,
     prompt: "PromptAnswer | None" = None,
     similar: Mapping[str, float] | None = None,
 ) -> Entry:
-    """What a report keeps of an image's C probabilities, which are in the vocabulary's order, and of the rest."""
-    groups = {
-        category: {
-            vocabulary.names[i]: probabilities[i]
-            for i in vocabulary.indices(category_of(category))
-            if probabilities[i] >= LOWEST or category == "rating"
-        }
-        for category in ("rating", *groups_of(vocabulary))
-    }
+    """What a report keeps of an image's probabilities and of the rest.
+
+    Args:
+        probabilities: by label, rising: of ratings, and of all that are at least LOWEST.
+    """
+    groups: dict[str, dict[str, float]] = {category: {} for category in ("rating", *groups_of(vocabulary))}
+    for label, probability in probabilities.items():
+        category = category_name(vocabulary.category(label))
+        if (probability >= LOWEST or category == "rating") and (tag := vocabulary.name(label)):
+            groups[category][tag] = probability
     return Entry(image, name, groups, prompt, similar)
 
 
@@ -91,7 +93,9 @@ class Report:
         vocabulary: Vocabulary,
         style: Style,
         artists: ArtistSettings,
+        translations: Translations | None = None,
     ) -> None:
+        self.translations = translations
         self.pages = page_paths(path, len(images))
         self.rule, self.vocabulary, self.style, self.artists = rule, vocabulary, style, artists
         self.count = 0  # images that were added
@@ -105,11 +109,11 @@ class Report:
     def add(
         self,
         image: Path,
-        probabilities: Sequence[float],
+        probabilities: Mapping[int, float],
         prompt: "PromptAnswer | None" = None,
         similar: Mapping[str, float] | None = None,
     ) -> None:
-        """Show the next image: its C probabilities are in the vocabulary's order; see Entry for the others."""
+        """Show the next image: its probabilities, see `make_entry`; see Entry for the others."""
         name = self._names[self._passed]
         self._entries.append(make_entry(image, name, probabilities, self.vocabulary, prompt, similar))
         self.count += 1
@@ -146,9 +150,10 @@ class Report:
             for picture, entry in zip(thumbnails, self._entries, strict=True)
         ]
         groups = groups_of(self.vocabulary)
-        has_answers = bool(self.vocabulary.names)
+        has_answers = len(self.vocabulary) > 0
         data = page_data(self.rule, groups, self.artists, number, self.pages, has_answers)
-        data |= caption_data(self._entries, self.style) | {"images": shown}
+        data |= caption_data(self._entries, self.style) | translation_data(self._entries, self.translations)
+        data |= {"images": shown}
         before, _, after = self._template.replace(PLACE_OF_NUMBER, str(number)).partition(PLACE_OF_DATA)
         part = self.waiting.enter_context(replacing_path(self.pages[number - 1]))
         with open(part, "w", encoding="utf-8", newline="") as file:
@@ -163,6 +168,7 @@ def writing(
     vocabulary: Vocabulary,
     style: Style,
     artists: ArtistSettings,
+    translations: Translations | None = None,
 ) -> Iterator[Report]:
     """Write a report, whole or not at all: it appears when the block is left without an exception.
 
@@ -176,13 +182,14 @@ def writing(
         vocabulary: of the model; empty where none was asked, for a report of the files' own prompts.
         style: of the captions and tags that the page's buttons copy.
         artists: of the artist strings; its syntax is the one that is chosen at first.
+        translations: of tags, shown beside them and found by the filter.
 
     Raises:
         OSError: a file cannot be written.
         UserError: the template is damaged.
         ValueError: a probability or threshold is not a finite number.
     """
-    report = Report(path, images, rule, vocabulary, style, artists)
+    report = Report(path, images, rule, vocabulary, style, artists, translations)
     path.parent.mkdir(parents=True, exist_ok=True)
     with report.waiting:
         yield report
@@ -292,7 +299,8 @@ def image_data(entry: Entry, rows: Mapping[str, int], style: Style, artists: Art
     places: dict[str, int] = {}
     for place, name in enumerate(name for group in tags.values() for name in group):
         places.setdefault(name, place)  # a name in two categories counts once, where it is first
-    unrelated = replace(style, relation="none")  # the page itself relates what passes its sliders
+    # The page itself relates what passes its sliders, and leaves out what is constant when that is done.
+    unrelated = replace(style, relation="none", constant=frozenset())
     data = {
         **groups,
         "order": [places[name] for name in in_order(list(places), unrelated, Facts.of(tags, rows))],
@@ -336,9 +344,10 @@ def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
         rating: where the likeliest rating stands in a caption, see Style.
         relation: see Style; implied: (name, the names that it leaves out or adds).
         first: the names that come first where they are there.
+        constant: the names that are left out in the end.
     """
     find = style.implications.broader if style.relation == "prune" else style.implications.implied
-    shown = dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group)
+    shown = names_in(entries)
     implied = {name: [*filter(style.keeps, find(name))] for name in shown} if style.relation != "none" else {}
     names = dict.fromkeys([*shown, *(other for others in implied.values() for other in others)])
     others = set(without_prepended(names, style))
@@ -350,7 +359,23 @@ def caption_data(entries: Sequence[Entry], style: Style) -> dict[str, Any]:
         "relation": style.relation,
         "implied": [(name, found) for name, found in implied.items() if found],
         "first": style.first,
+        "constant": sorted(style.constant),
     }
+
+
+def translation_data(entries: Sequence[Entry], translations: Translations | None) -> dict[str, Any]:
+    """What tags are called in another language.
+
+    Returns:
+        translations: (name, its translations in one text) of the page's tags that have some.
+    """
+    found = translations.among(names_in(entries)) if translations else {}
+    return {"translations": [(name, " / ".join(texts)) for name, texts in found.items()]}
+
+
+def names_in(entries: Sequence[Entry]) -> list[str]:
+    """All tags and ratings of a page, each once."""
+    return list(dict.fromkeys(name for entry in entries for group in entry.groups.values() for name in group))
 
 
 def by_probability(group: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagger.formats.translations import Translations
 from tagger.inference.artist_strings import ArtistSettings
 from tagger.inference.captions import Style
 from tagger.inference.engines.protocol import EngineSettings
@@ -76,6 +77,7 @@ class OutputSettings:
         prints: whether answers are written at all: who has captions or a page written wants no thousand on the screen.
         report, onnx: further files to write, or None.
         overwrite: replace what stands there and is not ours.
+        translations: of tags, told beside them in JSON and in the report; or None.
     """
 
     format: str
@@ -84,6 +86,7 @@ class OutputSettings:
     report: Path | None
     onnx: Path | None
     overwrite: bool
+    translations: Translations | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class CaptionSettings:
         existing: one of EXISTING.
         dry_run: print what would be written instead.
         suffix: of the files.
+        constant_share: tags that at least this share of the captions hold are left out of them; None to keep them.
     """
 
     style: Style
@@ -103,6 +107,7 @@ class CaptionSettings:
     existing: str
     dry_run: bool
     suffix: str
+    constant_share: float | None
 
     @property
     def writes(self) -> bool:

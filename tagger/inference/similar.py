@@ -21,7 +21,7 @@ from tagger.formats.families.description import Description
 from tagger.formats.prototypes import read_header, read_prototypes
 from tagger.inference.cache import PredictionCache
 from tagger.inference.engines.protocol import Engine, FeatureEngine
-from tagger.inference.predictor import Result
+from tagger.inference.predictor import Results
 from tagger.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class SimilarArtists:
 
     # -- from process to process -------------------------------------------------------------------------------------
 
-    def loaded(self, results: Iterable[Result]) -> Iterator[tuple[Result, Similarities]]:
+    def loaded(self, results: Iterable[Results]) -> Iterator[tuple[Results, Similarities]]:
         """Results with what was found beside them, so that both can go to another process."""
         for result in results:
             yield result, self._found.pop(result[0], ())
 
-    def unloaded(self, results: Iterable[tuple[Result, Similarities]]) -> Iterator[Result]:
+    def unloaded(self, results: Iterable[tuple[Results, Similarities]]) -> Iterator[Results]:
         """The results of `loaded`, and what came with them taken over."""
         for result, row in results:
             if row:

@@ -1,7 +1,9 @@
 """The model that answers, or the two: one for everything but artists, and one for these.
 
     tagger = open_tagger(settings.model, Hints(), Hints())
-    probabilities = tagger.probabilities(logits)
+    demands = tagger.demands(Request(least=0.35))
+    for path, logits in Taggers(tagger, demands, …).predictions(paths, cache):
+        found = probabilities(logits, demands)
 
 Two models are one tagger with one vocabulary, so that thresholds, captions and report need not know of it: behind the
 first model's labels come the second's, and those that do not count have no name.
@@ -10,9 +12,8 @@ first model's labels come the second's, and those that do not count have no name
 import hashlib
 import json
 import os
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ from tagger.formats.thresholds import TAG_METRICS_FILE, default_thresholds, read
 from tagger.formats.vocabulary import ARTIST, VOCABULARY_FILE, Vocabulary, category_of
 from tagger.inference.cache import PredictionCache, fingerprint
 from tagger.inference.engines.protocol import Engine, EngineHints, EngineSettings
+from tagger.inference.logits import Logits
 from tagger.inference.predictor import Hints as PredictorHints
-from tagger.inference.predictor import Logits, Predictor, Result, predictions
-from tagger.inference.selection import ACTIVATIONS
+from tagger.inference.predictor import Predictor, Results, predictions
+from tagger.inference.selection import Demand, Request
 from tagger.inference.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -78,17 +80,17 @@ class Tagger:
         """What is read of the models."""
         return [path for model in self.models for path in (model.weights, *model.data, *model.files)]
 
-    def parts(self, logits: Logits) -> Iterator[tuple[Description, Logits]]:
-        """Each model with its own share of what belongs to the vocabulary."""
-        start = 0
-        for model in self.models:
-            end = start + len(model.vocabulary)
-            yield model, logits[start:end]
-            start = end
-
-    def probabilities(self, logits: Logits) -> list[float]:
-        """Of the vocabulary's labels."""
-        return [p for model, part in self.parts(logits) for p in ACTIVATIONS[model.output.activation](part)]
+    def demands(self, request: Request) -> list[Demand]:
+        """What is asked of each model."""
+        for_artists = self.artists or (self.main if self.only_artists else None)
+        return [
+            Demand(
+                request if for_artists in (None, model) else replace(request, artists=0),
+                model.vocabulary,
+                model.output.activation,
+            )
+            for model in self.models
+        ]
 
 
 def open_tagger(
@@ -146,8 +148,8 @@ def _open_folder(path: Path, named: Named, hints: Hints, cache: PredictionCache 
     from tagger.formats.families.registry import open_folder  # late: all families are imported with it
 
     opened = open_folder(path, named, hints)
-    if cache:
-        cache.put(key, packed(opened))
+    if cache and (data := packed(opened)):
+        cache.put(key, data)
     return opened
 
 
@@ -264,20 +266,23 @@ class Taggers:
     """The models of a tagger, to be run over images.
 
     Args:
-        load: see Load.
+        demands: what their answers must be enough for, see Tagger.demands.
         batch_size: images at a time.
+        load: see Load.
         similar: what looks on, where the artists that are closest are asked for.
     """
 
     def __init__(
         self,
         tagger: Tagger,
+        demands: Sequence[Demand],
         settings: EngineSettings,
         batch_size: int,
         load: Load,
         hints: RunHints,
         similar: "SimilarArtists | None" = None,
     ) -> None:
+        self.demands = demands
         self.watchers = [similar if similar and model is similar.model else None for model in tagger.models]
         self.predictors = []
         for model, watcher in zip(tagger.models, self.watchers, strict=True):
@@ -297,31 +302,46 @@ class Taggers:
             for model in tagger.models
         ]
 
-    def predictions(self, paths: Iterable[Path], cache: PredictionCache | None) -> Iterator[Result]:
-        """For each image in turn the logits of all models, one behind the other, or why it could not be read."""
+    def predictions(self, paths: Iterable[Path], cache: PredictionCache | None) -> Iterator[Results]:
+        """For each image in turn the logits of each model, or why it could not be read."""
         paths = list(paths)
+        caches = [cache] * len(self.predictors)
         streams = [
-            predictions(paths, predictor, cache, key, beside)
-            for predictor, key, beside in zip(self.predictors, self.keys, self.watchers, strict=True)
+            predictions(paths, *how)
+            for how in zip(self.predictors, caches, self.keys, self.demands, self.watchers, strict=True)
         ]
-        if len(streams) == 1:
-            yield from streams[0]
-            return
         for results in zip(*streams, strict=True):
-            yield results[0][0], _joined([logits for _, logits in results])
+            yield results[0][0], _together([logits for _, logits in results])
 
     def summary(self) -> str:
         """One line for each model."""
         return "; ".join(predictor.summary() for predictor in self.predictors)
 
 
-def _joined(parts: Sequence[Logits | UserError]) -> Logits | UserError:
-    whole = array("f")
+def _together(parts: Sequence[Logits | UserError]) -> tuple[Logits, ...] | UserError:
+    """The answers of all models, or the first error."""
+    answers: list[Logits] = []
     for part in parts:
         if isinstance(part, UserError):
             return part
-        whole.extend(part)
-    return whole
+        answers.append(part)
+    return tuple(answers)
+
+
+def probabilities(logits: Sequence[Logits], demands: Sequence[Demand]) -> dict[int, float]:
+    """What is asked for of one image, by the label of the tagger's vocabulary, rising; of a few others perhaps, too.
+
+    Args:
+        logits: of each model, enough for what is asked of it.
+    """
+    if len(demands) == 1:
+        return demands[0].probabilities(logits[0])
+    found: dict[int, float] = {}
+    start = 0  # of the model's labels in the vocabulary
+    for part, demand in zip(logits, demands, strict=True):
+        found |= {start + label: probability for label, probability in demand.probabilities(part).items()}
+        start += part.count
+    return found
 
 
 # --- what is said of them -------------------------------------------------------------------------------------------

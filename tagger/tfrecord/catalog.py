@@ -10,44 +10,58 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, islice
-from pathlib import Path
+from itertools import chain, groupby, islice
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tagger.files import UserError
-from tagger.formats.pairs import CAPTION_SUFFIX, IMAGE_SUFFIXES, folders_of
+from tagger.formats.pairs import CAPTION_SUFFIX, CRAWL_STATE_FILE, UNDO_SUFFIX, folders_of, label_files, stems_of_labels
+from tagger.formats.post_tables import Posts
+from tagger.formats.posts import key_of
+from tagger.formats.tag_lists import format_tags, usable_tags
 from tagger.formats.vocabulary import CATEGORIES_FILE
-from tagger.tfrecord.pairs import MAX_TXT_BYTES, Scanned, printable
+from tagger.tfrecord.pairs import Pair, Scanned, printable
+from tagger.tfrecord.sources import tars
+from tagger.tfrecord.sources.folders import look_at, out_of
+from tagger.tfrecord.sources.found import BROKEN_TAR, LABELS, Found, Member
 
 T = TypeVar("T")
-PairNames = tuple[str, str]  # of an image and the txt beside it
-ReadPairs = Callable[[Iterator[list[PairNames]]], Iterator[tuple[Sequence[PairNames], Sequence[Scanned | str]]]]
+ReadPairs = Callable[[Iterator[list[Pair]]], Iterator[tuple[Sequence[Pair], Sequence[Scanned | str]]]]
 
 CATALOG_FILE = ".plan.sqlite"  # beside the records
-VERSION = "2"  # of the tables, and of what is read from a pair
+VERSION = "2"  # of `about` and `scanned`, and of what is read from a pair
 SCAN_BATCH = 64  # pairs
 COMMIT_EVERY = 2000  # pairs
 LABEL_TYPE = np.dtype("<i4")
 LONGEST_SUFFIX = 16  # characters; what is longer is the end of a sentence
 
-# `listed` is what lies in the folder, `present` the images among it with the txt of each, `scanned` what earlier runs
-# and this one read of them, `ordered` the usable ones in the order of the records, and `unlabelled` those whose tags
-# have no label. Names are bytes, for not every file name is Unicode.
-TABLES = """
+# What earlier runs and this one read of the pictures. Names are bytes, for not every file name is Unicode.
+KEPT_TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE listed (stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT);
-CREATE TABLE present (name BLOB PRIMARY KEY, txt BLOB, stamp TEXT, problem TEXT) WITHOUT ROWID;
 CREATE TABLE scanned (
     name BLOB PRIMARY KEY, stamp TEXT, digest BLOB, tags TEXT, tags_left_out INTEGER, problem TEXT
 ) WITHOUT ROWID;
-CREATE TABLE ordered (rank INTEGER PRIMARY KEY, name BLOB, digest BLOB, labels BLOB);
-CREATE TABLE unlabelled (name BLOB, tags TEXT);
 """
+# Made anew by each run: `listed` is what lies in the folder, by the stem of the picture that it may belong to;
+# `present` the images among it, with the file that holds the tags of each; `alone` the other files that may hold tags,
+# once for each stem; `wanted` the posts that images are called after; `described` the tags of images in a table of
+# posts; `ordered` the usable images in the order of the records, and `unlabelled` those whose tags have no label.
+TABLES = {
+    "listed": "(stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT, member TEXT)",
+    "present": (
+        "(name BLOB PRIMARY KEY, labels BLOB, others INTEGER, lacking INTEGER, file TEXT, stamp TEXT, problem TEXT, "
+        "member TEXT, labels_member TEXT) WITHOUT ROWID"
+    ),
+    "alone": "(name BLOB, suffix TEXT, stems INTEGER)",
+    "wanted": "(key TEXT, name BLOB)",
+    "described": "(name BLOB PRIMARY KEY, tags TEXT, left_out INTEGER) WITHOUT ROWID",
+    "ordered": "(rank INTEGER PRIMARY KEY, name BLOB, digest BLOB, labels BLOB)",
+    "unlabelled": "(name BLOB, tags TEXT)",
+}
 
 
 class UnusableOutput(UserError):
@@ -71,12 +85,16 @@ def opened_catalog(path: Path, folder: Path) -> Iterator["Catalog"]:
 
 
 class Row(NamedTuple):
-    """A picture in its place. `digest` is SHA-256 over its file, `labels` an array of LABEL_TYPE as bytes."""
+    """A picture in its place. `digest` is SHA-256 over its file, `labels` an array of LABEL_TYPE as bytes.
+
+    `member` says where it is in a tar, if so.
+    """
 
     rank: int
     name: str
     digest: bytes
     labels: bytes
+    member: Member | None = None
 
 
 def labels_of(row: Row) -> list[int]:
@@ -91,6 +109,82 @@ def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+# The files of `alone` that belong to no picture by any of their stems.
+ALONE = "SELECT name, suffix FROM alone GROUP BY name HAVING count(*) = max(stems)"
+
+
+# The tags of an image: those beside it, or else those in a table of posts.
+TAGS = "coalesce(scanned.tags, described.tags) FROM scanned LEFT JOIN described USING (name)"
+
+
+def _is_the_toolkits(name: str) -> bool:
+    """Whether a file of a dataset's folder is one that the scripts keep there."""
+    return name in (CATEGORIES_FILE, CRAWL_STATE_FILE) or name.endswith(UNDO_SUFFIX)
+
+
+def _listed(file: Found) -> list[tuple[bytes, int, bytes, str, str | None, str | None]]:
+    """Rows of `listed`."""
+    rest = (file.kind, os.fsencode(file.name), file.stamp, file.problem, file.member and file.member.packed())
+    return [(os.fsencode(stem), *rest) for stem in file.stems()]
+
+
+def _member(name: bytes | None, packed: str | None) -> Member | None:
+    return Member.unpacked(name, packed) if name and packed else None
+
+
+def _pair(name: bytes, labels: bytes | None, member: str | None, labels_member: str | None) -> Pair:
+    """The pair of some columns of `present`."""
+    labels_name = None if labels is None else os.fsdecode(labels)
+    return Pair(os.fsdecode(name), labels_name, _member(name, member), _member(labels, labels_member))
+
+
+def _alone(labels: bytes) -> tuple[bytes, str, int]:
+    """A row of `alone`."""
+    name = os.fsdecode(labels)
+    return labels, os.path.splitext(name)[1], len(stems_of_labels(name))
+
+
+def _label_files(image: bytes) -> list[bytes]:
+    return [os.fsencode(name) for name in label_files(os.fsdecode(image))]
+
+
+def _described(name: bytes, written: Sequence[str]) -> tuple[bytes, str, int]:
+    """A row of `described`."""
+    tags = usable_tags(written)
+    return name, format_tags(tags), len(written) - len(tags)
+
+
+def _paired(images: Sequence[Any], labels: Mapping[bytes, Any]) -> Iterator[tuple[Any, ...]]:
+    """Rows of `present`.
+
+    Args:
+        images: rows of `listed` that have one stem.
+        labels: the rows of the files that may hold their tags, by name.
+    """
+    for number, (stem, kind, name, stamp, problem, member) in enumerate(images):
+        expected = _label_files(name)
+        # Files that are called by the stem belong to the first; another needs one with its whole name.
+        own = [each for each in expected if each in labels and (not number or each.startswith(name))]
+        first, label_stamp = (own[0], labels[own[0]][3]) if own else (None, "")
+        lacking = False
+        if kind == BROKEN_TAR:
+            pass  # its problem is all that there is to say
+        elif first is None and number:
+            problem = f"{os.fsdecode(images[0][2])} has the same txt; rename one of them"
+        elif first is None:
+            lacking = not problem  # a table of posts may have the tags
+            problem = f"{os.fsdecode(stem)}.txt: no such file; write its tags, separated by commas"
+        elif not problem and (reason := labels[first][4]):
+            problem = f"{os.fsdecode(first)}: {reason}"
+        if first and (place := expected.index(first)):
+            label_stamp += f" {place}"
+        problem = printable(problem) if problem else None
+        # The problem is a part of the stamp, so that a pair is read anew when it is gone.
+        whole_stamp = f"{stamp} {label_stamp} {problem or ''}"
+        labels_member = labels[first][5] if first else None
+        yield name, first, len(own[1:]), lacking, stamp, whole_stamp, problem, member, labels_member
+
+
 class Catalog:
     """The pairs of a dataset folder, what is in them, and the order in which their pictures are written.
 
@@ -100,8 +194,9 @@ class Catalog:
     Attributes:
         folder: of the dataset.
         path: of the database.
-        others: how many files of the folder are neither pictures that the toolkit decodes nor tag lists, by suffix (""
-            where they have none), and how many folders there are ("/"). What has a dot before its name is passed over.
+        others: how many files of the folder are neither pictures that the toolkit decodes nor files with the tags of
+            one, by suffix ("" where they have none), and how many folders there are ("/"). What has a dot before its
+            name is passed over.
 
     Raises:
         UnusableOutput: another run is at work in the same folder.
@@ -111,6 +206,7 @@ class Catalog:
         self.folder = folder
         self.path = path
         self.others: Counter[str] = Counter()
+        self._indexes: set[bytes] = set()  # the names of files that say what is in a tar
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"version": VERSION, "folder": os.fsencode(folder.resolve())}  # bytes, like all names
         self._database = self._open(path)
@@ -121,7 +217,7 @@ class Catalog:
             for old in (path, path.with_name(path.name + "-journal")):
                 old.unlink(missing_ok=True)
             self._database = self._open(path)
-            self._database.executescript(TABLES)
+            self._database.executescript(KEPT_TABLES)
             self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
             self._database.commit()
 
@@ -152,24 +248,29 @@ class Catalog:
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
-    def list_folder(self, recursive: bool = False) -> None:
-        """Note what is in the folder, and forget what earlier runs read of files that changed since.
+    def list_folder(self, recursive: bool = False, posts: Iterable[Posts] | None = None) -> None:
+        """Note what is in the folder and in its tars, and forget what earlier runs read of files that changed since.
 
         Args:
             recursive: also what is in the folders below it, but for the one that the records are written to. A file's
                 name is then its path from the dataset's folder, with slashes on every system.
+            posts: where the tags of images are that have none beside them. An image belongs to the post whose id or MD5
+                it is called after; of several rows on one post the first holds.
         """
-        for table in ("listed", "present", "ordered", "unlabelled"):
-            self._database.execute(f"DELETE FROM {table}")
+        for table, columns in TABLES.items():
+            self._database.execute(f"DROP TABLE IF EXISTS {table}")
+            self._database.execute(f"CREATE TABLE {table} {columns}")
         root = self.folder.resolve()
         self.others.clear()
+        self._indexes.clear()
         for folder in folders_of(self.folder, recursive, left_out=self.path.parent):
             prefix = "" if folder == self.folder else folder.relative_to(self.folder).as_posix() + "/"
             with os.scandir(folder) as entries:
-                listed = self._listed(entries, root, prefix, recursive)
-                self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?)", listed)
-        rows = self._database.execute("SELECT stem, kind, name, stamp, problem FROM listed ORDER BY stem, kind, name")
-        self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?)", self._paired(rows))
+                rows = map(_listed, self._files(entries, root, prefix, recursive))
+                self._database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?)", chain.from_iterable(rows))
+        self._pair_up()
+        if posts is not None:
+            self._describe(posts)
         self._database.execute(
             "DELETE FROM scanned WHERE NOT EXISTS "
             "(SELECT 1 FROM present WHERE present.name = scanned.name AND present.stamp = scanned.stamp)"
@@ -184,12 +285,8 @@ class Catalog:
         """The number of images in the folder, usable or not."""
         return self._number("SELECT count(*) FROM present")
 
-    def _listed(
-        self, entries: Iterator[os.DirEntry[str]], root: Path, prefix: str, recursive: bool
-    ) -> Iterator[tuple[bytes, int, bytes, str, str | None]]:
-        """Rows of `listed`: images and txt files; the kind is -1 for a txt, and else the rank of the suffix.
-
-        What is neither is counted in `others`.
+    def _files(self, entries: Iterator[os.DirEntry[str]], root: Path, prefix: str, recursive: bool) -> Iterator[Found]:
+        """The images and the files that may hold tags; what is neither is counted in `others`.
 
         Args:
             root: the dataset's folder, resolved.
@@ -197,60 +294,118 @@ class Catalog:
             recursive: folders are visited on their own, and are not counted.
         """
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if stem.startswith("."):
+            if entry.name.startswith(".") or _is_the_toolkits(entry.name):
                 continue
-            if suffix == CAPTION_SUFFIX:
-                kind = -1
-            elif suffix.lower() in IMAGE_SUFFIXES:
-                kind = IMAGE_SUFFIXES.index(suffix.lower())
-            else:
-                if not (recursive and entry.is_dir(follow_symlinks=False)):
-                    self._count_other(entry, suffix.lower())
-                continue
-            stamp, problem = "", None
-            try:
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-                    problem = "a link out of the folder; copy the file here"
-                status = entry.stat()
-                stamp = f"{status.st_size} {status.st_mtime_ns}"
-                if not stat.S_ISREG(status.st_mode):
-                    problem = "not a file; remove it"
-                elif kind < 0 and status.st_size > MAX_TXT_BYTES:
-                    problem = f"{status.st_size} bytes, too long for a tag list; replace it"
-            except OSError as error:
-                problem = f"{error.strerror}; replace or remove it"
-            yield os.fsencode(prefix + stem), kind, os.fsencode(prefix + entry.name), stamp, problem
+            if entry.name.endswith(tars.SUFFIX) and os.path.isfile(entry.path):  # which a link in a circle is not
+                yield from self._files_in_tar(entry, prefix + entry.name, root)
+            elif file := look_at(entry, prefix + entry.name, root):
+                yield file
+            elif not (recursive and entry.is_dir(follow_symlinks=False)):
+                self._count_other(entry)
 
-    def _count_other(self, entry: os.DirEntry[str], suffix: str) -> None:
+    def _files_in_tar(self, entry: os.DirEntry[str], name: str, root: Path) -> Iterator[Found]:
+        if problem := out_of(root, entry):
+            yield Found(BROKEN_TAR, name, "", problem)
+            return
+        self._indexes.add(os.fsencode(str(PurePosixPath(name).with_suffix(".json"))))
+        yield from tars.find_in_tar(Path(entry.path), name, self._count_suffix)
+
+    def _count_other(self, entry: os.DirEntry[str]) -> None:
+        suffix = os.path.splitext(entry.name)[1].lower()
         with contextlib.suppress(OSError):  # a link in a circle is no folder
             if entry.is_dir():
                 suffix = "/"
-        if entry.name != CATEGORIES_FILE:
-            self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
+        self._count_suffix(suffix)
 
-    @staticmethod
-    def _paired(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, bytes, str, str | None]]:
-        """Rows of `present`, from those of `listed` by stem: the txt first, then the images."""
-        for stem, group in groupby(rows, key=lambda row: row[0]):
-            files = list(group)
-            txt = files.pop(0) if files[0][1] < 0 else None
-            for number, (_, _, name, stamp, problem) in enumerate(files):
-                txt_name, txt_stamp = stem + b".txt", txt[3] if txt else ""
-                if number:
-                    problem = f"{os.fsdecode(files[0][2])} has the same txt; rename one of them"
-                elif txt is None:
-                    problem = f"{os.fsdecode(txt_name)}: no such file; write its tags, separated by commas"
-                elif not problem and txt[4]:
-                    problem = f"{os.fsdecode(txt_name)}: {txt[4]}"
-                # The problem is a part of the stamp, so that a pair is read anew when it is gone.
-                yield name, txt_name, f"{stamp} {txt_stamp} {printable(problem or '')}", problem and printable(problem)
+    def _count_suffix(self, suffix: str) -> None:
+        self.others[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
+
+    def _pair_up(self) -> None:
+        """Bring images and the files with their tags together."""
+        rows = self._database.execute(
+            "SELECT stem, kind, name, stamp, problem, member FROM listed ORDER BY stem, kind, name, rowid"
+        )
+        groups = (list(group) for _, group in groupby(rows, key=lambda row: row[0]))
+        for some in batches(groups, COMMIT_EVERY):
+            present: list[tuple[Any, ...]] = []
+            alone: list[tuple[bytes, str, int]] = []
+            for group in some:
+                labels = {row[2]: row for row in group if row[1] == LABELS}
+                # Of two files in a tar with one name, the later one holds.
+                images = list({row[2]: row for row in group if row[1] != LABELS}.values())
+                present += _paired(images, labels)
+                theirs = {name for image in images for name in _label_files(image[2])}
+                alone += [_alone(name) for name in labels if name not in theirs]
+            self._database.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", present)
+            self._database.executemany("INSERT INTO alone VALUES (?, ?, ?)", alone)
+        # A file that may hold tags, and belongs to none of the pictures whose stems it has.
+        for name, suffix in self._database.execute(f"{ALONE} AND suffix <> ?", (CAPTION_SUFFIX,)):
+            if name not in self._indexes:
+                self.others[suffix] += 1
+
+    def _describe(self, posts: Iterable[Posts]) -> None:
+        """Look up the images in tables of posts."""
+        execute, executemany = self._database.execute, self._database.executemany
+        names = execute("SELECT name FROM present")
+        for some in batches((name for (name,) in names), COMMIT_EVERY):
+            keys = ((key_of(Path(os.fsdecode(name)).stem), name) for name in some)
+            executemany("INSERT INTO wanted VALUES (?, ?)", (each for each in keys if each[0]))
+        execute("CREATE INDEX wanted_key ON wanted (key)")
+        execute("CREATE TEMP TABLE IF NOT EXISTS keys (key TEXT, number INTEGER)")
+        for batch in posts:
+            rows = ((key, number) for number, keys in enumerate(batch.keys) for key in keys)
+            executemany("INSERT INTO keys VALUES (?, ?)", rows)
+            # CROSS JOIN: each of the few keys is looked up, and not each of the many images.
+            query = "SELECT name, number FROM keys CROSS JOIN wanted ON wanted.key = keys.key ORDER BY number"
+            if found := execute(query).fetchall():
+                written = batch.tags([number for _, number in found])
+                tagged = (_described(name, tags) for (name, _), tags in zip(found, written, strict=True))
+                executemany("INSERT OR IGNORE INTO described VALUES (?, ?, ?)", tagged)
+            execute("DELETE FROM keys")
+        execute("DROP TABLE wanted")
+        is_described = "EXISTS (SELECT 1 FROM described WHERE described.name = present.name)"
+        execute(f"UPDATE present SET others = others + 1 WHERE labels IS NOT NULL AND {is_described}")
+        # The tags are no part of the stamp: they are not read from the image, but from here, whenever they are needed.
+        execute(
+            f"UPDATE present SET problem = NULL, stamp = file || ' described' WHERE lacking AND {is_described} "
+            "AND (SELECT tags FROM described WHERE described.name = present.name) <> ''"
+        )
+        execute(
+            "UPDATE present SET problem = 'no tags beside it, and none in the metadata; write some, or remove it', "
+            "stamp = file || ' not described' WHERE lacking AND problem IS NOT NULL"
+        )
 
     def txt_without_image(self) -> tuple[int, str]:
         """How many txt files have no image beside them, and the name of one."""
-        alone = "FROM listed GROUP BY stem HAVING max(kind) < 0"
-        first = self._database.execute(f"SELECT min(name) {alone} ORDER BY 1 LIMIT 1").fetchone()
-        return self._number(f"SELECT count(*) FROM (SELECT 1 {alone})"), os.fsdecode(first[0]) if first else ""
+        query = f"SELECT count(*), min(name) FROM ({ALONE}) WHERE suffix = ?"
+        number, first = self._database.execute(query, (CAPTION_SUFFIX,)).fetchone()
+        return number, os.fsdecode(first or b"")
+
+    def labels(self) -> Iterator[tuple[str, Member | None]]:
+        """The files with the tags of the images, and where they are in tars; in the order of the images' names."""
+        query = "SELECT labels, labels_member FROM present WHERE labels IS NOT NULL ORDER BY name"
+        for name, member in self._database.execute(query):
+            yield os.fsdecode(name), _member(name, member)
+
+    def described(self) -> Iterator[list[str]]:
+        """The tags of the images that have none beside them, but in a table of posts; in the order of their names."""
+        query = "SELECT tags FROM described JOIN present USING (name) WHERE lacking AND tags <> '' ORDER BY name"
+        for (tags,) in self._database.execute(query):
+            yield tags.split(",")
+
+    def has_labels(self) -> bool:
+        """Whether any image has tags, in a file or in a table of posts."""
+        return bool(self._number("SELECT EXISTS (SELECT 1 FROM present WHERE labels IS NOT NULL OR problem IS NULL)"))
+
+    def labelled_twice(self) -> str:
+        """A sentence on images with tags in several places, of which one was read; empty where there is none."""
+        query = "SELECT count(*), min(name) FROM present WHERE others AND labels IS NOT NULL"
+        number, first = self._database.execute(query).fetchone()
+        if not number:
+            return ""
+        have = "1 image has" if number == 1 else f"{number:,} images have"
+        order = ", ".join(label_files("x.jpg"))
+        return f"{have} tags in several places, such as {os.fsdecode(first)}; taken was the first of {order}, metadata"
 
     def unread(self) -> int:
         """The number of pairs that `scan` has still to read."""
@@ -260,26 +415,26 @@ class Catalog:
         """Read the pairs that are new or changed; yields the number of pairs read since the last time.
 
         Args:
-            read: given batches of (image, txt) names, yields each with what `scan_pairs` makes of it.
+            read: given batches of pairs, yields each with what `scan_pairs` makes of it.
         """
         self._database.execute("DROP TABLE IF EXISTS temp.todo")
         self._database.execute(
-            "CREATE TEMP TABLE todo AS SELECT name, txt, stamp FROM present "
+            "CREATE TEMP TABLE todo AS SELECT name, labels, stamp, member, labels_member FROM present "
             "WHERE name NOT IN (SELECT name FROM scanned) ORDER BY name"
         )
         stamps = self._database.execute("SELECT stamp FROM todo ORDER BY rowid")
-        names = self._database.execute("SELECT name, txt FROM todo ORDER BY rowid")
-        pairs = ((os.fsdecode(name), os.fsdecode(txt)) for name, txt in names)
+        rows = self._database.execute("SELECT name, labels, member, labels_member FROM todo ORDER BY rowid")
+        pairs = (_pair(*row) for row in rows)
         uncommitted = 0
         for batch, results in read(batches(pairs, SCAN_BATCH)):
-            rows: list[tuple[object, ...]] = []
-            for (name, _), result in zip(batch, results, strict=True):
+            scanned: list[tuple[object, ...]] = []
+            for pair, result in zip(batch, results, strict=True):
                 (stamp,) = next(stamps)
                 if isinstance(result, str):
-                    rows.append((os.fsencode(name), stamp, None, None, 0, printable(result)))
+                    scanned.append((os.fsencode(pair.image), stamp, None, None, 0, printable(result)))
                 else:
-                    rows.append((os.fsencode(name), stamp, *result, None))
-            self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", rows)
+                    scanned.append((os.fsencode(pair.image), stamp, *result, None))
+            self._database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?, ?)", scanned)
             uncommitted += len(batch)
             if uncommitted >= COMMIT_EVERY:
                 self._database.commit()
@@ -290,19 +445,22 @@ class Catalog:
     # --- the vocabulary ---------------------------------------------------------------------------------------------
 
     def tag_counts(self, name_of: Callable[[str], str]) -> Counter[str]:
-        """In how many of the usable pairs each tag is.
+        """In how many of the usable pairs each tag is; they are read in the order of the images' names.
 
         Args:
             name_of: a tag's name by what is written.
         """
         counts: Counter[str] = Counter()
-        for (written,) in self._database.execute("SELECT tags FROM scanned WHERE problem IS NULL"):
+        for (written,) in self._database.execute(f"SELECT {TAGS} WHERE problem IS NULL ORDER BY name"):
             counts.update(set(map(name_of, written.split(","))))
         return counts
 
     def tags_left_out(self) -> int:
         """How many tags cannot be any, in all pairs together; see Scanned."""
-        return self._number("SELECT coalesce(sum(tags_left_out), 0) FROM scanned")
+        return self._number(
+            "SELECT coalesce(sum(iif(scanned.tags IS NULL, described.left_out, tags_left_out)), 0) "
+            "FROM scanned LEFT JOIN described USING (name) WHERE problem IS NULL"
+        )
 
     # --- the order --------------------------------------------------------------------------------------------------
 
@@ -329,7 +487,7 @@ class Catalog:
             ordered: list[tuple[int, bytes, bytes, bytes]] = []
             unlabelled: list[tuple[bytes, str]] = []
             for name in names:
-                query = "SELECT digest, tags FROM scanned WHERE name = ?"
+                query = f"SELECT digest, {TAGS} WHERE name = ?"
                 digest, tags = self._database.execute(query, (name,)).fetchone()
                 labels = list(dict.fromkeys(index[tag] for tag in map(name_of, tags.split(",")) if tag in index))
                 if labels:
@@ -368,9 +526,12 @@ class Catalog:
 
     def rows(self, first: int, last: int) -> Iterator[Row]:
         """The pictures of the ranks first <= rank < last."""
-        query = "SELECT rank, name, digest, labels FROM ordered WHERE rank >= ? AND rank < ? ORDER BY rank"
-        for rank, name, digest, labels in self._database.execute(query, (first, last)):
-            yield Row(rank, os.fsdecode(name), digest, labels)
+        query = (
+            "SELECT rank, name, digest, ordered.labels, member FROM ordered CROSS JOIN present USING (name) "
+            "WHERE rank >= ? AND rank < ? ORDER BY rank"
+        )
+        for rank, name, digest, labels, member in self._database.execute(query, (first, last)):
+            yield Row(rank, os.fsdecode(name), digest, labels, _member(name, member))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Name and reason of each image that is not in order, by name."""

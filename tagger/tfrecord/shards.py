@@ -130,7 +130,10 @@ def read_all_stats(shards: Iterable[Shard]) -> list[Stats]:
 def changes(stats: Stats, shard: Shard) -> str:
     """What is not as it was when a shard was made; empty where all is."""
     was, now = dict(stats.made_of), dict(shard.made_of)
-    content = {"pictures": "the dataset's pictures", "labels": "the tags in the txt files or the rows of the CSV"}
+    content = {
+        "pictures": "the dataset's pictures",
+        "labels": "the tags in the txt files, their aliases or the rows of the CSV",
+    }
     settings = [name for name in now if name not in content and was.get(name) != now[name]]
     if settings:  # another setting may have changed the content as well, and is what can be taken back
         return ", ".join(f"{name} was {was.get(name)} and is {now[name]}" for name in settings)

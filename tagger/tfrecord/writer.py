@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import IO, Any
 
 from tagger import images
-from tagger.files import replacing, replacing_path, write_json
+from tagger.files import UserError, replacing, replacing_path, write_json
 from tagger.formats.records import OVERHEAD, Record, index_of, serialize
 from tagger.tfrecord.catalog import Row, UnusableOutput, batches, labels_of
 from tagger.tfrecord.pairs import printable
 from tagger.tfrecord.shards import Shard, Stats, stats_path
+from tagger.tfrecord.sources.tars import read_member
 
 BATCH = 16  # pictures that a worker prepares at a time, about a tenth of a second
 RESIZE_MODES = ("pad", "stretch")  # to a white square as inference does, or distorted to it
@@ -44,15 +45,18 @@ class PictureSettings:
 def prepare_records(folder: Path, settings: PictureSettings, rows: Sequence[Row]) -> list[bytes | str]:
     """For each picture its record, a serialized tf.train.Example, or why there is none."""
     images.limit_pixels(settings.max_pixels)
-    return [_prepare_record(folder / row.name, settings, row) for row in rows]
+    return [_prepare_record(folder, settings, row) for row in rows]
 
 
-def _prepare_record(path: Path, settings: PictureSettings, row: Row) -> bytes | str:
-    stretch = settings.resize_mode == "stretch"
+def _prepare_record(folder: Path, settings: PictureSettings, row: Row) -> bytes | str:
+    path, stretch = folder / row.name, settings.resize_mode == "stretch"
     try:
-        picture = images.prepare(path, settings.img_size, stretch=stretch, reduced_decoding=True)
+        source = read_member(folder, row.member) if row.member else path
+        picture = images.prepare(source, settings.img_size, stretch=stretch, reduced_decoding=True)
     except images.UnreadableImage as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix("image: " if row.member else f"{path}: ")
+    except (UserError, OSError) as error:  # of the tar
+        return str(error)
     jpeg = images.encode_jpeg(picture, settings.quality)
     return serialize(Record(row.rank, jpeg, labels_of(row), row.name))
 

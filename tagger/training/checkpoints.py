@@ -7,6 +7,7 @@ kept, so that even a disk that lost the newest leaves one:
 """
 
 import contextlib
+import os
 import re
 import signal
 import threading
@@ -230,7 +231,8 @@ def newest_state(folder: Path, hint: str) -> dict[str, Any] | None:
     for _, path in states:
         try:
             check_sums(path)
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped: the processes of a machine share its pages. Windows keeps mapped files from being removed.
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=os.name != "nt")
             if not state.keys() >= STATE_KEYS:
                 raise UserError(f"{path}: not a state of a run")
             check_finite(state["model"], path)

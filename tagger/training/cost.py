@@ -61,11 +61,17 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
 
 
-def activation_bytes(model: nn.Module, image_size: int) -> int:
-    """What one image's forward pass keeps for the backward pass, measured in float32 on the model's device.
+def activation_bytes(model: nn.Module, image_size: int) -> tuple[int, int]:
+    """What a forward pass keeps for the backward pass: once, however many images there are, and for each image.
 
-    bfloat16 autocast keeps about half of it.
+    Measured on the model's device, and in the precision of the autocast around the call: that keeps the weights as
+    bfloat16 once more, bfloat16 for linear layers and float32 for norms.
     """
+    one, two = (_kept_bytes(model, torch.Size((images, 3, image_size, image_size))) for images in (1, 2))
+    return max(0, 2 * one - two), two - one
+
+
+def _kept_bytes(model: nn.Module, shape: torch.Size) -> int:
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes: dict[int, int] = {}
     kept = []  # kept alive: the address of a freed tensor is given to the next, which would count as the same
@@ -77,7 +83,7 @@ def activation_bytes(model: nn.Module, image_size: int) -> int:
             kept.append(tensor)
         return tensor
 
-    pixels = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+    pixels = torch.zeros(shape, device=next(model.parameters()).device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(pixels)
     return sum(sizes.values())

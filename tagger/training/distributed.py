@@ -9,7 +9,9 @@ from typing import TextIO
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from tagger.device import pick_device
 from tagger.files import UserError
@@ -73,6 +75,22 @@ class World:
         """Return when all processes have called it."""
         if self.size > 1:
             dist.barrier()
+
+
+def shared(model: nn.Module, device: torch.device, bf16_gradients: bool) -> DistributedDataParallel:
+    """A model whose gradients are averaged over all processes.
+
+    Args:
+        bf16_gradients: they travel as bfloat16: half of the bytes, and 8 bits of the mantissa instead of 24.
+    """
+    # EVA-02's buffers are positions and never change: to send them before every forward pass would only take time.
+    # Running means change.
+    changing = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    ids = [device] if device.type == "cuda" else None
+    network = DistributedDataParallel(model, ids, forward_sync_buffers=changing)
+    if bf16_gradients:
+        network.register_comm_hook(None, bf16_compress_hook)
+    return network
 
 
 def join(device_name: str, hint: str) -> World:

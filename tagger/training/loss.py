@@ -1,6 +1,6 @@
 """Losses, what rare tags weigh in them, and where the head starts.
 
-python benchmarks/recipes.py     # what each is worth, measured
+python -m benchmarks.recipes     # what each is worth, measured
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Optimizers, their parameter groups, the learning rate's course, and what an optimizer keeps in memory.
 
-python benchmarks/recipes.py     # what Muon is worth, measured
+python -m benchmarks.recipes     # what Muon is worth, measured
 """
 
 import copy

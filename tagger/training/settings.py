@@ -80,6 +80,7 @@ class RecipeSettings:
         batch_size: images per batch and process.
         epochs: 0 only converts the weights that training would start from.
         grad_accumulation: batches per optimizer step and process.
+        bf16_gradients: several processes send each other gradients as bfloat16.
         optimizer: a key of optimizer.OPTIMIZERS.
         lr: peak learning rate, above 0.
         head_lr: the head's rate as a multiple of `lr`, above 0.
@@ -99,6 +100,7 @@ class RecipeSettings:
     batch_size: Remembered[int] = 32
     epochs: Decisive[int] = 10
     grad_accumulation: Remembered[int] = 1
+    bf16_gradients: Decisive[bool] = False
     optimizer: Decisive[str] = "muon"
     lr: Decisive[float] = 1e-4
     head_lr: Decisive[float] = 1.0

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from tagger.device import normalise
@@ -22,7 +21,7 @@ from tagger.files import UserError
 from tagger.formats.checkpoint import CONFIG_FILE, own_preparation
 from tagger.formats.vocabulary import ARTIST, Vocabulary
 from tagger.formats.weights import first_not_finite
-from tagger.training import checkpoints, cost
+from tagger.training import checkpoints, cost, distributed
 from tagger.training.compiling import compiled
 from tagger.training.data import Batch, Split, in_order, mixup, seed_step, to_device
 from tagger.training.distributed import World
@@ -114,7 +113,7 @@ class Trainer:
         # What is trained: the same parameters, seen through DDP and the compiler. Validation uses them as they are.
         self.network: Any = model
         if world.size > 1:
-            self.network = DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
+            self.network = distributed.shared(model, self.device, recipe.bf16_gradients)
         self.progress = Progress()
         self.history: list[dict[str, float]] = []  # the rows of metrics.csv
         self.report: list[str] = []  # how the best epoch's thresholds do

@@ -94,7 +94,8 @@ def test_failures_in_a_row_stop_the_crawl_and_say_what_they_have_in_common(
     assert (
         "6 files in a row could not be had, all for this reason: HTTP 500" in message and "--retry-failures" in message
     )
-    assert len((tmp_path / "failures.csv").read_text().splitlines()) <= 9
+    # What was under way is noted too: at most as many as were wanted at once, and not all posts of the site.
+    assert 6 <= len((tmp_path / "failures.csv").read_text().splitlines()) - 1 <= 30
     booru.__dict__.pop("intercept")
     assert crawl(booru, tmp_path, "--target-count", 12, "--retry-failures") == 0
 

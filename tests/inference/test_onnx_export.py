@@ -39,7 +39,7 @@ def test_onnx(checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.Ca
     predictor = make_predictor(checkpoint / "eva02_tiny_best.pth")
     for row, (_, logits) in zip(found, predictions(paths, predictor, None, b""), strict=True):
         assert not isinstance(logits, UserError)
-        assert row.tolist() == pytest.approx(sigmoid(logits), abs=1e-4)
+        assert row.tolist() == pytest.approx(sigmoid(logits.values), abs=1e-4)
 
 
 def test_one_line_is_said_and_the_command_works_again(checkpoint: Path, tmp_path: Path) -> None:

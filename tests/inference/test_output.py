@@ -24,7 +24,7 @@ def answer_of(
     """The answer of tags with the given categories and probabilities."""
     vocabulary = Vocabulary(tuple(said), tuple(category for category, _ in said.values()))
     rule = SelectionRule({**default_thresholds(), **thresholds})
-    tagging = select("a.png", [p for _, p in said.values()], vocabulary, rule)
+    tagging = select("a.png", dict(enumerate(p for _, p in said.values())), vocabulary, rule)
     return make_answer(tagging, vocabulary.index, Style(), ArtistSettings(syntax))
 
 

@@ -21,7 +21,8 @@ from tagger.inference.cache import PredictionCache
 from tagger.inference.engines import torch_engine
 from tagger.inference.engines.protocol import EngineHints, EngineSettings
 from tagger.inference.engines.torch_engine import TorchEngine
-from tagger.inference.predictor import Hints, Predictor, Result, is_finite, pooled, predictions
+from tagger.inference.logits import Logits
+from tagger.inference.predictor import Hints, Predictor, Results, is_finite, pooled, predictions
 from tagger.inference.selection import sigmoid
 from tagger.preparation import on_white_square
 from tests.helpers import make_predictor
@@ -148,7 +149,7 @@ def test_an_answer_that_is_no_number_is_the_error_of_its_image(tmp_path: Path) -
         predictor = predictor_of(NotANumberForBlack, batch_size=2)
         results = dict(predictions(paths, predictor, cache, b""))
         assert "1.png: the model's answer is no number" in str(results.pop(paths[1]))
-        assert all(isinstance(logits, array) and is_finite(logits) for logits in results.values())
+        assert all(isinstance(logits, Logits) and is_finite(logits.values) for logits in results.values())
     assert (predictor.known, predictor.images) == (2, 1)
     cache.close()
 
@@ -175,7 +176,7 @@ def test_the_answer_is_that_of_the_batch(checkpoint: Path, dataset: Path) -> Non
     )
     for alone, together in zip(one, many, strict=True):
         assert not isinstance(alone, UserError) and not isinstance(together, UserError)
-        assert sigmoid(together) == pytest.approx(sigmoid(alone), abs=1e-5)
+        assert sigmoid(together.values) == pytest.approx(sigmoid(alone.values), abs=1e-5)
 
 
 def test_bfloat16_differs_little(checkpoint: Path, dataset: Path) -> None:
@@ -185,7 +186,7 @@ def test_bfloat16_differs_little(checkpoint: Path, dataset: Path) -> None:
         for precision in ("float32", "bfloat16")
     )
     assert not isinstance(exact, UserError) and not isinstance(fast, UserError)
-    assert exact != fast and sigmoid(fast) == pytest.approx(sigmoid(exact), abs=0.02)
+    assert exact != fast and sigmoid(fast.values) == pytest.approx(sigmoid(exact.values), abs=0.02)
 
 
 @pytest.fixture
@@ -239,6 +240,11 @@ def test_errors_end_with_the_callers_hints(tmp_path: Path, monkeypatch: pytest.M
 
 def test_pooling_passes_errors_on() -> None:
     error = UserError("damaged")
-    results: list[Result] = [(Path("a"), [0.0, 2.0]), (Path("b"), error), (Path("c"), [1.0, 4.0])]
-    assert list(pooled(results)) == [(Path("b"), error), (Path("2 images together"), array("f", [0.5, 3.0]))]
+    results: list[Results] = [
+        (Path("a"), (Logits.of([0.0, 2.0]), Logits.of([1.0]))),
+        (Path("b"), error),
+        (Path("c"), (Logits.of([1.0, 4.0]), Logits.of([2.0]))),
+    ]
+    means = (Logits.of([0.5, 3.0]), Logits.of([1.5]))
+    assert list(pooled(results)) == [(Path("b"), error), (Path("2 images together"), means)]
     assert list(pooled(results[1:2])) == [(Path("b"), error)]

@@ -19,10 +19,13 @@ import wdv3_pytorch
 from examples.sample_booru.drawing import draw_post
 from models import make_config
 from tagger.files import UserError
+from tagger.formats.translations import Translations
 from tagger.formats.vocabulary import CATEGORY_NUMBERS, Vocabulary
 from tagger.inference import report
 from tagger.inference.artist_strings import ARTIST_WEIGHTS, SYNTAXES, ArtistSettings, Syntax
 from tagger.inference.captions import Style
+from tagger.inference.logits import Logits
+from tagger.inference.predictor import Result
 from tagger.inference.selection import SelectionRule
 from tests.helpers import ODD_NAMES, write_csv
 from tests.inference.embedded.files import novelai_png, png
@@ -47,7 +50,13 @@ def entry(image: Path, **groups: dict[str, float]) -> Said:
     return image, {"rating": RATINGS} | groups
 
 
-def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, syntax: str | None = None) -> None:
+def write(
+    path: Path,
+    entries: Sequence[Said | None],
+    style: Style = PLAIN,
+    syntax: str | None = None,
+    translations: Translations | None = None,
+) -> None:
     """A report at THRESHOLDS; the tags are numbered as they come. None is an image that has no answer."""
     said = [each or (path.with_name("no answer.png"), {}) for each in entries]
     tags = {(name, category) for _, groups in said for category, group in groups.items() for name in group}
@@ -55,13 +64,14 @@ def write(path: Path, entries: Sequence[Said | None], style: Style = PLAIN, synt
     categories = dict(tags)
     vocabulary = Vocabulary(names, tuple(CATEGORY_NUMBERS[categories[name]] for name in names))
     images = [image for image, _ in said]
-    with report.writing(path, images, SelectionRule(THRESHOLDS), vocabulary, style, ArtistSettings(syntax)) as page:
+    rule, artists = SelectionRule(THRESHOLDS), ArtistSettings(syntax)
+    with report.writing(path, images, rule, vocabulary, style, artists, translations) as page:
         for each, (image, groups) in zip(entries, said, strict=True):
             if each is None:
                 page.pass_over()
                 continue
             all_groups = {name: p for group in groups.values() for name, p in group.items()}
-            page.add(image, [all_groups.get(name, 0.0) for name in names])
+            page.add(image, {label: all_groups.get(name, 0.0) for label, name in enumerate(names)})
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def test_groups_fall_and_ties_keep_their_order(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_an_image() -> None:
     vocabulary = Vocabulary(("general", "explicit", "solo", "hat", "miku", "wlop"), (9, 9, 0, 0, 4, 1))
-    kept = report.make_entry(Path("1.jpg"), "1.jpg", [0.9, 0.001, 0.3, 0.0499, 0.05, 0.7], vocabulary)
+    kept = report.make_entry(Path("1.jpg"), "1.jpg", dict(enumerate([0.9, 0.001, 0.3, 0.0499, 0.05, 0.7])), vocabulary)
     assert kept.groups == {
         "rating": {"general": 0.9, "explicit": 0.001},
         "general": {"solo": 0.3},
@@ -419,8 +429,8 @@ def test_the_closest_artists_are_shown_where_none_passes(browser: Any, tmp_path:
     vocabulary = Vocabulary(("some",), (CATEGORY_NUMBERS["artist"],))
     rule, artists = SelectionRule(THRESHOLDS), ArtistSettings()
     with report.writing(path, [picture, picture], rule, vocabulary, PLAIN, artists) as page:
-        page.add(picture, [0.6], similar={"mika_(sample)": 0.412, "<b>": -0.1})
-        page.add(picture, [0.6])
+        page.add(picture, {0: 0.6}, similar={"mika_(sample)": 0.412, "<b>": -0.1})
+        page.add(picture, {0: 0.6})
     opened = Window(browser, tmp_path / "out.html", locale="en-US")
     row = opened.page.locator('.prompt:has([data-copy="similar"])')
     assert row.count() == 1 and row.is_hidden()
@@ -466,10 +476,10 @@ STYLES = [
 def tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint whose model says TAGS of the images 0.jpg and 1.jpg."""
 
-    def predict(paths: Sequence[Path], *_: object) -> Iterator[tuple[Path, list[float]]]:
+    def predict(paths: Sequence[Path], *_: object) -> Iterator[Result]:
         for path in paths:
             probabilities = [pair[int(path.stem) % len(pair)] for _, *pair in TAGS.values()]
-            yield path, [math.log(p / (1 - p)) for p in probabilities]
+            yield path, Logits.of([math.log(p / (1 - p)) for p in probabilities])
 
     monkeypatch.setattr("tagger.inference.taggers.predictions", predict)
     write_csv(tmp_path / "selected_tags.csv", [f"{name},{category}" for name, (category, *_) in TAGS.items()])
@@ -522,6 +532,25 @@ def test_the_page_copies_what_the_command_line_prints(
     for key, value in moved.items():
         window.slide(key, value)
     assert copied(window) == other != said
+    window.context.close()
+    assert not window.complaints
+
+
+@pytest.mark.parametrize("relation", ["--prune", "--expand"])
+def test_the_page_leaves_out_what_is_constant(
+    browser: Any, tagger: Path, capsys: pytest.CaptureFixture[str], relation: str
+) -> None:
+    images = [str(draw(tagger / f"{number}.jpg", number)) for number in range(10)]
+    usual = ["--model_path", str(tagger), "--threshold_json", str(tagger / "threshold.json"), "--image_file", *images]
+    flags = ["--drop_constant", "0.9", relation, "implied", "--always_first", "long_hair", "--output_format", "jsonl"]
+    assert wdv3_pytorch.main([*usual, *flags, "--report", str(tagger / "out.html")]) == 0
+    captured = capsys.readouterr()
+    said = [json.loads(line) for line in captured.out.splitlines()]
+    assert "left out of 10 captions, for 90% share them: " in captured.err and "1girl" not in said[0]["caption"]
+    window = Window(browser, tagger / "out.html", locale="en-US")
+    for card, answer in enumerate(said[:2]):
+        assert window.prompt("caption", card) == answer["caption"]
+        assert window.prompt("tags", card) == answer["tags"]
     window.context.close()
     assert not window.complaints
 
@@ -616,6 +645,31 @@ def test_the_filter(window: Window) -> None:
     window.page.locator("h1").click()
     window.page.keyboard.press("/")
     assert window.page.evaluate("document.activeElement.id") == "filter"
+
+
+def test_translations_are_shown_and_found_and_never_copied(browser: Any, tmp_path: Path) -> None:
+    names = {"long_hair": ("长发", "长头发"), "hat": ("<b>帽子</b>",), "general": ("全年龄",), "smile": ("İLK",)}
+    entries = [
+        entry(draw(tmp_path / "1.jpg"), general={"long_hair": 0.9, "hat": 0.3}, character={"miku": 0.9}),
+        entry(draw(tmp_path / "2.jpg", 1), general={"hat": 0.9, "smile": 0.8}),
+    ]
+    write(tmp_path / "out.html", entries, translations=Translations(tmp_path / "zh.csv", names))
+    window = Window(browser, tmp_path / "out.html", locale="en-US")
+    assert window.tags("general") == ["long_hair 长发 / 长头发"] and window.tags("rating") == ["general 全年龄"]
+    assert window.tags("general", 1) == ["hat <b>帽子</b>", "smile İLK"] and window.tags("character") == ["miku"]
+    assert window.prompt("caption") == "long_hair, miku" and window.prompt("tags", 1) == "hat, smile"
+    for typed, left in [
+        ("长头", ["1.jpg"]),
+        ("帽", ["2.jpg"]),
+        ("HAIR 长发", ["1.jpg"]),
+        ("全年龄", ["1.jpg", "2.jpg"]),
+    ]:
+        window.page.fill("#filter", typed)
+        window.settle()
+        assert window.images() == left, typed  # the first image's hat is below the threshold
+    assert window.page.locator('.card[data-number="0"] .tag.found .name').all_text_contents() == ["general 全年龄"]
+    window.context.close()
+    assert not window.complaints
 
 
 def test_names_are_text(window: Window) -> None:

@@ -23,7 +23,7 @@ def tagging_of(said: dict[str, tuple[int, float]], **thresholds: float) -> Taggi
     """What is selected of tags with the given categories and probabilities."""
     vocabulary = Vocabulary(tuple(said), tuple(category for category, _ in said.values()))
     levels = default_thresholds() | {f"{name}_threshold": level for name, level in thresholds.items()}
-    return select(Path("a.png"), [p for _, p in said.values()], vocabulary, SelectionRule(levels))
+    return select(Path("a.png"), dict(enumerate(p for _, p in said.values())), vocabulary, SelectionRule(levels))
 
 
 @pytest.mark.parametrize(("group", "category"), [("general", 0), ("character", 4), ("artist", 1)])
@@ -76,14 +76,14 @@ def test_mcut_is_the_middle_of_the_largest_gap(values: list[float]) -> None:
 
 def test_mcut_finds_each_groups_threshold_and_characters_have_a_floor() -> None:
     rule = SelectionRule(default_thresholds(), by_mcut=True)
-    tagging = select("a", [0.9, 0.5, 0.45, 0.1, 0.04, 0.9], VOCABULARY, rule)
+    tagging = select("a", dict(enumerate([0.9, 0.5, 0.45, 0.1, 0.04, 0.9])), VOCABULARY, rule)
     assert tagging.thresholds == {"general": pytest.approx(0.275), "character": 0.15, "artist": 0.15}
     assert tagging.tags == ["1girl", "solo"] and tagging.caption == ["1girl", "solo", "wlop"]
 
 
 def test_thresholds_per_tag() -> None:
     rule = SelectionRule(default_thresholds(), per_tag=(0, 0.9, 0.1, 0.5, 0.2, 0.3))
-    tagging = select("a", [0.9, 0.8, 0.2, 0.5, 0.3, 0.3], VOCABULARY, rule)
+    tagging = select("a", dict(enumerate([0.9, 0.8, 0.2, 0.5, 0.3, 0.3])), VOCABULARY, rule)
     assert tagging.caption == ["solo", "miku"] and tagging.thresholds["general"] is None
 
 

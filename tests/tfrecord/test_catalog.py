@@ -4,8 +4,11 @@ python -m pytest tests/tfrecord/test_catalog.py
 """
 
 import hashlib
+import io
 import os
+import shutil
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagger.formats.post_tables import Posts
 from tagger.formats.tag_lists import TagReader
 from tagger.tfrecord import pairs
 from tagger.tfrecord.catalog import Catalog, UnusableOutput, labels_of, opened_catalog
@@ -45,7 +49,7 @@ def reading(contents: Sequence[bytes]) -> Callable[[Iterator[list]], Iterator[tu
             return "nothing in it"
         return Scanned(hashlib.sha256(contents[number]).digest(), "general", 0)
 
-    return lambda batches: ((batch, [result(image) for image, _ in batch]) for batch in batches)
+    return lambda batches: ((batch, [result(image) for image, *_ in batch]) for batch in batches)
 
 
 def divided(folder: Path, contents: Sequence[bytes], ratio: float, seed: int = 0) -> tuple[list[bytes], list[bytes]]:
@@ -106,7 +110,7 @@ def read_pairs(each: Catalog, folder: Path) -> list[str]:
 
     def read(batches: Iterator[list]) -> Iterator[tuple]:
         for batch in batches:
-            found.extend(image for image, _ in batch)
+            found.extend(image for image, *_ in batch)
             yield batch, pairs.scan_pairs(folder, batch)
 
     each.list_folder()
@@ -251,7 +255,7 @@ def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
         opened_catalog(tmp_path / "catalog.sqlite", tmp_path) as each,
     ):
         each._database.execute("PRAGMA max_page_count = 1")
-        each._database.executemany("INSERT INTO listed (name) VALUES (?)", [("x" * 1000,)] * 1000)
+        each._database.executemany("INSERT INTO scanned (name) VALUES (?)", [(f"{n:01000}",) for n in range(1000)])
 
 
 def test_a_database_that_was_damaged_behind_its_beginning_is_told_of(tmp_path: Path) -> None:
@@ -286,3 +290,162 @@ def test_a_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
         assert listed(False) == (0, [("a.png", [1])])
         assert catalog.others == {"/": 2}
         assert listed(True)[0] == 1  # what was forgotten with its folder
+
+
+# --- which file has the tags ----------------------------------------------------------------------------------------
+
+
+def listed(folder: Path, *names: str) -> tuple[dict[str, str | None], Catalog]:
+    """Of each image the file with its tags; and the catalog, still open."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("general" if name.endswith(".txt") else '["general"]')
+    catalog = Catalog(folder.parent / "catalog.sqlite", folder)
+    catalog.list_folder()
+    rows = catalog._database.execute("SELECT name, labels FROM present")
+    return {os.fsdecode(name): labels and os.fsdecode(labels) for name, labels in rows}, catalog
+
+
+def test_the_first_of_several_files_with_tags_is_read(tmp_path: Path) -> None:
+    order = ["x.txt", "x.jpg.txt", "x.caption", "x.json", "x.jpg.json"]
+    for number, first in enumerate(order):
+        found, catalog = listed(tmp_path / str(number), "x.jpg", *order[number:])
+        with closing(catalog):
+            assert found == {"x.jpg": first}
+            sentence = "1 image has tags in several places, such as x.jpg; taken was the first of x.txt, x.jpg.txt, "
+            sentence += "x.caption, x.json, x.jpg.json, metadata"
+            assert catalog.labelled_twice() == (sentence if number < 4 else "")
+            assert not catalog.others and catalog.txt_without_image() == (0, "")
+
+
+def test_two_images_of_one_stem_need_files_of_their_own(tmp_path: Path) -> None:
+    found, catalog = listed(tmp_path / "set", "x.jpg", "x.png", "x.gif", "x.txt", "x.png.json", "y.jpg", "y.png.txt")
+    with closing(catalog):
+        assert found == {"x.jpg": "x.txt", "x.png": "x.png.json", "x.gif": None, "y.jpg": None}
+        assert dict(catalog.problems()) == {
+            "x.gif": "x.jpg has the same txt; rename one of them",
+            "y.jpg": "y.txt: no such file; write its tags, separated by commas",
+        }
+        assert catalog.txt_without_image() == (1, "y.png.txt")
+
+
+def test_a_whole_name_that_is_a_stem_as_well(tmp_path: Path) -> None:
+    found, catalog = listed(tmp_path / "set", "x.jpg.png", "x.jpg.txt", "z.txt", "info.json", "z.caption")
+    with closing(catalog):
+        assert found == {"x.jpg.png": "x.jpg.txt"}
+        assert catalog.txt_without_image() == (1, "z.txt")
+        assert catalog.others == {".json": 1, ".caption": 1}
+
+
+def test_another_file_with_tags_is_read_when_the_first_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write_pair(folder, "x.png", ["general"])
+    (folder / "x.caption").write_text("solo")
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        assert read_pairs(each, folder) == ["x.png"]
+        (folder / "x.txt").unlink()
+        assert read_pairs(each, folder) == ["x.png"]
+        assert each.tag_counts(as_written) == {"solo": 1}
+
+
+def test_a_catalog_that_an_earlier_version_wrote_is_known(tmp_path: Path) -> None:
+    """Version 0.2 and earlier kept what lies in the folder in tables of other columns."""
+    folder, path = tmp_path / "set", tmp_path / "catalog.sqlite"
+    write_pair(folder, "a.png", ["general"])
+    with closing(Catalog(path, folder)) as each:
+        assert read_pairs(each, folder) == ["a.png"]
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "DROP TABLE listed; DROP TABLE present; DROP TABLE alone;"
+            "CREATE TABLE listed (stem BLOB, kind INTEGER, name BLOB, stamp TEXT, problem TEXT);"
+            "CREATE TABLE present (name BLOB PRIMARY KEY, txt BLOB, stamp TEXT, problem TEXT) WITHOUT ROWID;"
+        )
+    with closing(Catalog(path, folder)) as each:
+        assert read_pairs(each, folder) == []
+        assert each.put_in_order(INDEX, as_written, 0) == 1
+
+
+# --- tables of posts ------------------------------------------------------------------------------------------------
+
+
+def table(rows: dict[str, str]) -> Iterator[Posts]:
+    """A table with the tags of posts, by id or MD5, two rows at a time."""
+    waiting = list(rows.items())
+    while waiting:
+        some, waiting = waiting[:2], waiting[2:]
+        posts = [{"tags": tags} for _, tags in some]
+        yield Posts([[key] for key, _ in some], lambda numbers, posts=posts: map(posts.__getitem__, numbers))  # type: ignore[misc]
+
+
+def tagged(each: Catalog, folder: Path, rows: dict[str, str] | None) -> tuple[int, dict[str, list[int]]]:
+    """How many images were read, and the labels of each that is usable."""
+    each.list_folder(posts=None if rows is None else table(rows))
+    read = sum(each.scan(lambda batches: ((batch, pairs.scan_pairs(folder, batch)) for batch in batches)))
+    count = each.put_in_order(INDEX, as_written, 0)
+    return read, {row.name: labels_of(row) for row in each.rows(0, count)}
+
+
+def test_the_tags_of_a_picture_may_be_in_a_table_of_posts(tmp_path: Path) -> None:
+    folder, md5 = tmp_path / "set", hashlib.md5(b"").hexdigest()
+    names = ("12.png", "0013.png", f"danbooru_7_{md5}.png", "14.png", "15.png", "16.png", "name.png")
+    for number, name in enumerate(names):
+        image = write_pair(folder, name, ["solo"], grey=number)
+        if name != "14.png":
+            image.with_suffix(".txt").unlink()
+    rows = {"99": "solo", "12": "general", "13": "general solo", "14": "general", md5: "solo", "12 ": "solo"}
+    rows |= {"15": "nul\0", "7": "general"}
+    found = {"12.png": [0], "0013.png": [0, 1], f"danbooru_7_{md5}.png": [1], "14.png": [1]}
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        assert tagged(each, folder, rows) == (4, found)
+        assert each.labelled_twice().startswith("1 image has tags in several places, such as 14.png; ")
+        reason = "no tags beside it, and none in the metadata; write some, or remove it"
+        assert dict(each.problems()) == dict.fromkeys(("15.png", "16.png", "name.png"), reason)
+        assert each.tag_counts(as_written) == {"general": 2, "solo": 3}
+        # Other tags for the same pictures: none of these is read again.
+        assert tagged(each, folder, rows | {"12": "general solo"}) == (0, found | {"12.png": [0, 1]})
+        assert tagged(each, folder, rows | {"16": "solo,general,nul\0"}) == (1, found | {"16.png": [1, 0]})
+        assert each.tags_left_out() == 1
+        assert tagged(each, folder, None) == (0, {"14.png": [1]})
+        assert dict(each.problems())["12.png"].startswith("12.txt: no such file")
+
+
+def test_pictures_of_one_post_in_two_folders(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        write_pair(tmp_path / "set" / name, "5.png", [], grey=number).with_suffix(".txt").unlink()
+    with closing(Catalog(tmp_path / "catalog.sqlite", tmp_path / "set")) as each:
+        each.list_folder(recursive=True, posts=table({"5": "solo"}))
+        assert each.images() == 2 and not list(each.problems())
+
+
+# --- tars -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_tar_is_a_folder_and_of_two_files_with_one_name_the_later_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name, data in (
+            ("1.png", b"old"),
+            ("1.txt", b"solo"),
+            ("1.cls", b""),
+            ("1.png", b"new"),
+            ("1.txt", b"general"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (folder / "0.json").write_text("{}")
+    (folder / "loop.tar").symlink_to(folder / "loop.tar")
+    (folder / "out.tar").symlink_to(tmp_path / "elsewhere.tar")
+    shutil.copy(folder / "0.tar", tmp_path / "elsewhere.tar")
+    with closing(Catalog(tmp_path / "catalog.sqlite", folder)) as each:
+        assert read_pairs(each, folder) == ["0.tar/1.png"]
+        assert read_pairs(each, folder) == []
+        assert each.put_in_order(INDEX, as_written, 0) == 1
+        (row,) = each.rows(0, 1)
+        assert row.digest == hashlib.sha256(b"new").digest() and labels_of(row) == [0]
+        assert each.others == {".cls": 1, ".tar": 1}
+        assert dict(each.problems()) == {"out.tar": "a link out of the folder; copy the file here"}
+        os.utime(folder / "0.tar", ns=(0, 0))
+        assert read_pairs(each, folder) == ["0.tar/1.png"]  # a tar that changed may hold anything

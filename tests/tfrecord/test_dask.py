@@ -6,6 +6,7 @@ python -m pytest tests/tfrecord/test_dask.py
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def test_a_cluster_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None
         write_pair(tmp_path / "dataset", f"{number}.png", ["general", f"tag{number % 3}"], grey=number)
     truncated = tmp_path / "dataset" / "3.png"
     truncated.write_bytes(truncated.read_bytes()[:60])
+    with tarfile.open(tmp_path / "dataset" / "0001.tar", "w") as tar:
+        for path in sorted((tmp_path / "dataset").glob("1?.*")):
+            tar.add(path, path.name)
+            path.unlink()
     for name, flags in (("local", []), ("dask", ["--dask", scheduler])):
         csv_path = write_csv(tmp_path / f"{name}.csv", ["general,9"])
         where = ["--tags-csv", csv_path, "--output-path", name]

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagger.tfrecord.pairs import Scanned, printable, scan_pairs
+from tagger.tfrecord.pairs import Pair, Scanned, printable, scan_pairs
 from tests.helpers import write_pair
 
 
@@ -18,7 +18,7 @@ def test_each_pair_gives_what_is_in_it_or_why_it_is_unusable(tmp_path: Path) -> 
     write_pair(tmp_path, "empty.png", [" "])
     write_pair(tmp_path, "control.png", ["\x1b[31m"])
     names = [(f"{stem}.png", f"{stem}.txt") for stem in ("a", "empty", "control", "gone")]
-    whole, empty, control, gone = scan_pairs(tmp_path, names)
+    whole, empty, control, gone = scan_pairs(tmp_path, [Pair(*each) for each in names])
     assert whole == Scanned(hashlib.sha256(image.read_bytes()).digest(), "general,solo", 1)
     assert empty == "empty.txt: no tags in it; write some, separated by commas"
     assert isinstance(control, str) and control.startswith("control.txt: no usable tags")
@@ -27,7 +27,7 @@ def test_each_pair_gives_what_is_in_it_or_why_it_is_unusable(tmp_path: Path) -> 
 
 def test_an_image_that_is_gone(tmp_path: Path) -> None:
     write_pair(tmp_path, "a.png", ["general"])
-    (reason,) = scan_pairs(tmp_path, [("gone.png", "a.txt")])
+    (reason,) = scan_pairs(tmp_path, [Pair("gone.png", "a.txt")])
     assert reason == "No such file or directory; replace or remove it"
 
 

@@ -94,7 +94,7 @@ def test_what_is_incomplete_is_not_finished(tmp_path: Path, how: str) -> None:
         ({"--seed": 1}, "--seed was 0 and is 1"),
         ({"--seed": 1, "--quality": 90, "pictures": "q"}, "--seed was 0 and is 1, --quality was 95 and is 90"),
         ({"pictures": "q", "labels": "m"}, "the dataset's pictures changed"),
-        ({"labels": "m"}, "the tags in the txt files or the rows of the CSV changed"),
+        ({"labels": "m"}, "the tags in the txt files, their aliases or the rows of the CSV changed"),
         ({"--new": 1}, "--new was None and is 1"),
     ],
 )

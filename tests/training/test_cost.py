@@ -22,6 +22,17 @@ def test_flops_are_those_that_torch_counts() -> None:
 
 def test_activations_are_measured_and_checkpointing_saves_them() -> None:
     model = models.build(make_config("eva02_tiny", 56, 10)).train()
-    plain = cost.activation_bytes(model, 56)
+    once, plain = cost.activation_bytes(model, 56)
+    assert once < plain / 100  # the positions
     model.set_grad_checkpointing()  # type: ignore[operator]
-    assert 0 < cost.activation_bytes(model, 56) < plain / 4
+    assert 0 < cost.activation_bytes(model, 56)[1] < plain / 4
+
+
+def test_autocast_keeps_the_weights_once_more_and_less_of_each_image() -> None:
+    model = models.build(make_config("eva02_tiny", 56, 10)).train()
+    _, plain = cost.activation_bytes(model, 56)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        once, per_image = cost.activation_bytes(model, 56)
+    linear = [layer for layer in model.blocks.modules() if isinstance(layer, torch.nn.Linear)]  # type: ignore[union-attr]
+    assert once >= sum(2 * layer.weight.numel() for layer in linear)
+    assert plain / 2 <= per_image < plain

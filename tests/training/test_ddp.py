@@ -4,6 +4,7 @@ python -m pytest tests/training/test_ddp.py
 """
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,33 @@ def test_two_processes_learn_what_one_does(records: Path, alone: list[dict[str, 
     assert done.stdout.count("epoch 2:") == 1
     assert "3 steps an epoch, on cpu in 2 processes" in done.stderr
     assert (tmp_path / "exported" / "model.safetensors").exists()
+
+
+def test_gradients_travel_as_bfloat16(tmp_path: Path) -> None:
+    """Of two processes' gradients, 1 + 2^-10 and 1, bfloat16 keeps 1 and 1."""
+    code = (
+        "import torch\n"
+        "from tagger.training import distributed\n"
+        "with distributed.join('cpu', '') as world:\n"
+        "    for compressed in (False, True):\n"
+        "        model = torch.nn.Linear(1, 1, bias=False)\n"
+        "        network = distributed.shared(model, world.device, compressed)\n"
+        "        network(torch.full((1, 1), 1 + (2**-10 if world.is_first else 0.0))).sum().backward()\n"
+        "        world.print(str((model.weight.grad - 1).item() * 2**11))\n"
+        "    world.wait()\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, *launch, "run.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1.0", "0.0"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def probabilities(folder: Path, weights: str, image: Path) -> dict[str, float]:
     names = read_vocabulary(folder / "selected_tags.csv").names
     ((_, logits),) = predictions([image], make_predictor(folder / weights), None, b"")
     assert not isinstance(logits, UserError)
-    return dict(zip(names, sigmoid(logits), strict=True))
+    return dict(zip(names, sigmoid(logits.values), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_repository_comes_from_the_hubs_cache(
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (
             lambda folder: (folder / "model.safetensors").unlink(),
-            "no .safetensors, .pth or .onnx; name one file of weights",
+            "no .safetensors, .pth or .onnx in it; name another folder, or a file of weights",
         ),
         (
             lambda folder: (folder / "selected_tags.csv").write_text("name,category\na,0\n"),

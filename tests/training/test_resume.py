@@ -248,6 +248,20 @@ def test_a_run_may_become_longer(records: Path, undisturbed: Path, tmp_path: Pat
     assert "--epochs: the run that shall go on has 5, not 4; leave the flag out" in error_line(done.stderr)
 
 
+def test_a_state_that_lacks_a_newer_setting_goes_on(records: Path, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed, folder)
+    state = checkpoints.newest_state(folder, "")
+    assert state is not None
+    for name in ("bf16_gradients", "repeat_factor"):
+        del state["settings"][name], state["remembered"][name]
+    for path in folder.glob("resume_*.pt"):
+        path.unlink()
+    checkpoints.save_state(folder, STEPS, state)
+    assert train_pytorch.main(flags(records, folder, "--resume", "--epochs", 4)) == 0
+    assert (folder / "eva02_tiny_epoch_4.pth").exists()
+
+
 def test_a_state_with_other_groups_of_parameters_is_refused_in_one_sentence(
     records: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

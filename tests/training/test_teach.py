@@ -211,20 +211,25 @@ def test_pairs_name_their_artists(lessons: Path, tmp_path: Path) -> None:
 def test_what_is_refused(checkpoint: Path, taught: Path, lessons: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "none").mkdir()
     paint(tmp_path / "single" / "aoi", 1)
+    paint(tmp_path / "known" / "smile", 1)
     other = tmp_path / "other"
     other.mkdir()
     (other / "selected_tags.csv").write_text("mine")
     before = {name: (checkpoint / name).read_bytes() for name in tree(checkpoint) if (checkpoint / name).is_file()}
     for base, output, folder, words in (
-        (checkpoint, tmp_path / "a", tmp_path / "nowhere", "nowhere: no such folder; check --teach"),
+        (checkpoint, tmp_path / "a", tmp_path / "nowhere", "nowhere: no such folder; name one with --teach"),
         (checkpoint, tmp_path / "a", tmp_path / "none", "neither folders of pictures, one for each artist, nor pairs"),
         (checkpoint, tmp_path / "a", tmp_path / "single", "at least two artists are needed"),
         (checkpoint, other, lessons, "selected_tags.csv: stands there and does not look like this script's output"),
         (checkpoint, checkpoint, lessons, "would be replaced by itself with more tags; name another --output_dir"),
         (checkpoint, ROOT, lessons, "selected_tags.csv: a file of the toolkit; name another --output_dir"),
+        (checkpoint, tmp_path / "a", tmp_path / "known", "checkpoints knows all artists in it already; add others"),
+        (None, tmp_path / "a", lessons, "a: no taught model there yet; name a tagger with --pretrained"),
     ):
         assert teach(base, output, "--teach", folder) == 2
         assert words in error_line(capsys.readouterr().err)
+    assert teach(checkpoint, tmp_path / "b", "--unteach", "aoi") == 2
+    assert "no artist was taught there; name the folder of the teaching" in error_line(capsys.readouterr().err)
     with locked_folder(taught):
         assert teach(None, taught, "--teach", lessons) == 2
     assert "is at work here; wait for it" in error_line(capsys.readouterr().err)

@@ -6,12 +6,15 @@ A module of this folder makes a Description of a folder's files; what runs the m
 """
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tagger.files import UserError
+from tagger.formats.packed_vocabulary import pack, unpack
 from tagger.formats.vocabulary import Vocabulary
 from tagger.preparation import Preparation
 
@@ -150,42 +153,40 @@ class Description:
 # --- kept for the next run ------------------------------------------------------------------------------------------
 
 PATHS, LISTS_OF_PATHS = ("weights", "labels"), ("files", "data")
+CHECKSUM = struct.Struct("=I")
 KEPT = ("family", "config", "any_side", "raw_nhwc", "inclusive", "advised", "assumptions")
 
 
-def packed(description: Description) -> bytes:
+def packed(description: Description) -> bytes | None:
     """All but thresholds of every tag and counts, as bytes that `unpacked` reads in a fraction of a file's time.
 
-    A line of JSON, a byte for each label's category, and the names, a line each.
+    A checksum, a line of JSON, and the vocabulary. None where that one cannot be packed.
     """
-    vocabulary = description.vocabulary
-    kinds = list(dict.fromkeys(vocabulary.categories))
-    if len(kinds) > 256:
-        raise ValueError("too many categories")
-    head = {key: getattr(description, key) for key in KEPT} | {"kinds": kinds, "labels_count": len(vocabulary)}
+    vocabulary = pack(description.vocabulary)
+    if vocabulary is None:
+        return None
+    head = {key: getattr(description, key) for key in KEPT}
     head |= {key: str(getattr(description, key)) for key in PATHS}
     head |= {key: list(map(str, getattr(description, key))) for key in LISTS_OF_PATHS}
     head |= {"preparation": description.preparation.to_json(), "output": asdict(description.output)}
-    number = {kind: place for place, kind in enumerate(kinds)}
-    codes = bytes(map(number.__getitem__, vocabulary.categories))
-    return b"\n".join((json.dumps(head).encode(), codes + "\n".join(vocabulary.names).encode("utf-8", "surrogatepass")))
+    rest = b"\n".join((json.dumps(head).encode(), vocabulary))
+    return CHECKSUM.pack(zlib.crc32(rest)) + rest
 
 
 def unpacked(data: bytes) -> Description | None:
     """What `packed` made; None of other bytes."""
     try:
-        line, _, rest = data.partition(b"\n")
-        head = json.loads(line)
-        count, kinds = head.pop("labels_count"), head.pop("kinds")
-        names = rest[count:].decode("utf-8", "surrogatepass").split("\n") if count else []
-        vocabulary = Vocabulary(tuple(names), tuple(map(kinds.__getitem__, rest[:count])))
+        (checksum,) = CHECKSUM.unpack_from(data)
+        if zlib.crc32(memoryview(data)[CHECKSUM.size :]) != checksum:
+            return None
+        end = data.index(b"\n", CHECKSUM.size)
+        head = json.loads(data[CHECKSUM.size : end])
         head |= {key: Path(head[key]) for key in PATHS}
         head |= {key: tuple(map(Path, head[key])) for key in LISTS_OF_PATHS}
         head |= {"preparation": Preparation.from_json(head["preparation"], "cache"), "output": Output(**head["output"])}
-        found = Description(vocabulary=vocabulary, **head | {"assumptions": tuple(head["assumptions"])})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, UserError):
+        return Description(vocabulary=unpack(data[end + 1 :]), **head | {"assumptions": tuple(head["assumptions"])})
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, UserError, struct.error):
         return None
-    return found if len(names) == count else None
 
 
 # --- how a family is known ------------------------------------------------------------------------------------------

@@ -69,8 +69,9 @@ def candidates(
     weights = [
         name for name in sorted(names) if name.endswith((*timm_form.SUFFIXES, *timm_form.RARER_SUFFIXES, ".onnx"))
     ]
-    many = ", ".join(weights[:3]) if weights else "no .safetensors, .pth or .onnx"
-    raise UserError(f"{place}: {many}; name one file of weights")
+    if not weights:
+        raise UserError(f"{place}: no .safetensors, .pth or .onnx in it; name another folder, or a file of weights")
+    raise UserError(f"{place}: {', '.join(weights[:3])}; name one file of weights")
 
 
 def first_described(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tagger.cli import counted
-from tagger.formats.tag_relations import ALIASES_FILE, read_aliases
+from tagger.formats.tag_relations import ALIASES_FILE, canonical_names, read_aliases
 from tagger.formats.vocabulary import ARTIST, Vocabulary
 from tagger.inference.artist_strings import ArtistSettings, weighted_string
 from tagger.inference.captions import Facts, Style, in_order, make_caption
@@ -33,7 +33,8 @@ def make_lookup(vocabulary: Vocabulary | None, tags_csv: Path | None) -> Lookup:
         for name, category in zip(vocabulary.names, vocabulary.categories, strict=True):
             (artists if category == ARTIST else others).add(name)
     aliases = tags_csv.with_name(ALIASES_FILE) if tags_csv else None
-    return Lookup(artists, others, read_aliases(aliases) if aliases and aliases.exists() else {})
+    old_names = read_aliases(aliases) if aliases and aliases.exists() else {}
+    return Lookup(artists, others, canonical_names(old_names, artists | others))
 
 
 # --- an answer ------------------------------------------------------------------------------------------------------

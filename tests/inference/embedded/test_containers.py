@@ -164,9 +164,9 @@ def bomb(size: int) -> bytes:
 )
 def test_lies_about_sizes_are_a_word_and_cost_nothing(data: bytes, problem: str, tmp_path: Path) -> None:
     path = saved(tmp_path, data)
-    begin = time.perf_counter()
+    begin = time.process_time()
     texts = read_containers(path)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     assert any(text.startswith(problem) for text in texts.problems), texts.problems
 
 
@@ -179,9 +179,9 @@ def test_exif_entries_that_share_a_megabyte_are_not_all_decoded() -> None:
     text = b"x" * (1 << 20)
     entries = [struct.pack(">HHII", 0x010E, 2, len(text), 12_010)] * 1000
     data = struct.pack(">4sIH", b"MM\0*", 8, 1000) + b"".join(entries)
-    begin = time.perf_counter()
+    begin = time.process_time()
     texts, problem = read_exif(data.ljust(12_010, b"\0") + text)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
     assert problem and texts == {"ImageDescription": text.decode()}
 
 

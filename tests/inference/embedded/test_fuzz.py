@@ -133,9 +133,9 @@ HUGE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("what", HUGE)
 def test_huge_texts_take_little_time_and_memory(what: str, tmp_path: Path) -> None:
     path = saved(tmp_path, HUGE[what]())
-    begin = time.perf_counter()
+    begin = time.process_time()
     check(read_embedded(path, LOOKUP))
-    assert time.perf_counter() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
     tracemalloc.start()
     try:
         read_embedded(path, LOOKUP)

@@ -237,9 +237,9 @@ def test_what_a_graph_does_not_say_is_told(tmp_path: Path) -> None:
 def test_a_graph_of_thousands_of_samplers_takes_no_time(tmp_path: Path) -> None:
     chain = {str(i): node("String", text=[str(i + 1), 0]) for i in range(2000)}
     samplers = {f"s{i}": node("KSampler", positive=[str(i % 2000), 0]) for i in range(4000)}
-    begin = time.perf_counter()
+    begin = time.process_time()
     read(tmp_path, comfy_png(chain | samplers))
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,9 @@ HOSTILE = {
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_no_prompt_takes_long(what: str, dialect: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = segments(HOSTILE[what], dialect)
-    assert time.perf_counter() - begin < 2  # some tenths
+    assert time.process_time() - begin < 2  # some tenths
     assert all(abs(piece.weight) <= MAX_WEIGHT for segment in found for piece in segment.pieces)
 
 

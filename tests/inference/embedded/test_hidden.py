@@ -65,9 +65,9 @@ def test_a_text_in_a_container_spares_the_pixels(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_headers_that_lie(image: Image.Image, problems: list[str], tmp_path: Path) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert read_hidden(saved(tmp_path, encoded("PNG", image)))[2] == problems
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_a_damaged_picture_hides_nothing(tmp_path: Path) -> None:
