@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-MAX_BYTES = 256 * 2**20  # about 6,000 images with WD v3's 10,861 tags, 4,400 with 200,000
+MAX_BYTES = 256 * 2**20  # about 6,000 images with WD v3's 10,861 tags, 4,300 with 200,000
 # To be raised when models are shown other pixels or an entry has another form, so that no old one is found.
 VERSION = "2"
 # Read of a checkpoint, evenly spread: all of its 1.2 GB would take longer than the answer, and training changes every
