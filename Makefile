@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
-test: $(VENV)/dev.done lint ## lint, types and tests, 6 minutes on two cores
+test: $(VENV)/dev.done lint ## lint, types and tests, 12 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.done ## lint and types

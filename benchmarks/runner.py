@@ -33,6 +33,7 @@ BENCHMARKS = (
     Benchmark("crawl"),
     Benchmark("tfrecord"),
     Benchmark("many_pairs"),
+    Benchmark("tars"),
     Benchmark("reader"),
     Benchmark("train_speed"),
     Benchmark("recipes", hours=True),

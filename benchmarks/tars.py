@@ -1,49 +1,50 @@
 """create_tfrecord.py on pictures in tars against the same pictures as files, with their tags in a parquet.
 
-    python -m benchmarks.tars --tars 200
+    python -m benchmarks.tars                      # 20 tars
+    python -m benchmarks.tars --tars 20 200        # memory of many, too; 4 GB of disk
 
-Makes tars of 1,000 small JPEGs each, the same as files, and a table of 1,000,000 posts, in a temporary folder (2 GB for
-200 tars), and prints for both the user + system time of all processes and the largest sum of their resident sets, asked
-for every 50 ms. One worker, 64 x 64 pixels; the table and the start of tensorflow, about 10 s, are in the time.
-
-On a virtual machine with two cores that others used as well, so in seconds of CPU:
-
-               pictures   CPU s   MB
-     20 tars     20,000    17.2   996
-       files     20,000    16.3   993
-    100 tars    100,000    41.9   997
-       files    100,000    40.8   993
-    200 tars    200,000    80.7  1004
+Makes tars of 1,000 small JPEGs each, the same as files, and a table of 1,000,000 posts, and prints for both the CPU
+seconds and the peak of memory of all processes. One worker, records of 64 x 64 pixels; the table and the start of
+tensorflow, some 10 s, are in the time.
 """
 
 import argparse
 import io
-import os
-import resource
-import subprocess
+import shutil
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import psutil
-import pyarrow
-import pyarrow.parquet
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.processes import flags, require, script
+from benchmarks.table import Chinese, Goal, Row, say
+
 POSTS = 1_000_000  # every fourth of which is a picture's, as far as there are pictures
 PER_TAR = 1_000
-POLL = 0.05  # seconds
+DEFAULT_TARS = (20,)
+QUICK_TARS = (1,)
+RATINGS = ("general", "sensitive", "questionable", "explicit")
+
+
+class Cost(NamedTuple):
+    """CPU seconds and peak memory, in MiB, of a number of pictures in tars, and of the same as files."""
+
+    tars: int
+    cpu: float
+    peak: float
+    files_cpu: float
+    files_peak: float
 
 
 def make_pictures(folder: Path, tars: int) -> None:
     """The pictures in tars and as files, called after the ids of their posts."""
     for kind in ("tars", "files"):
-        (folder / kind).mkdir()
+        (folder / kind).mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
     drawings = [Image.fromarray(each.repeat(8, axis=0).repeat(8, axis=1)) for each in pixels]
     for tar in range(tars):
@@ -61,6 +62,9 @@ def make_pictures(folder: Path, tars: int) -> None:
 
 def make_table(path: Path) -> None:
     """The table, with thirty tags, an artist and a column of no use in each row."""
+    import pyarrow  # late: without it this benchmark is named in the table as what cannot run
+    import pyarrow.parquet
+
     step = 100_000
     writer = None
     for first in range(0, POSTS, step):
@@ -80,44 +84,65 @@ def make_table(path: Path) -> None:
     writer.close()
 
 
-def measure(folder: Path, kind: str) -> tuple[float, int]:
-    """CPU seconds and the peak of memory in bytes, of all processes of one run."""
-    csv = folder / f"{kind}.csv"
-    csv.write_text("name,category\ngeneral,9\nsensitive,9\nquestionable,9\nexplicit,9\n", encoding="utf-8")
-    flags = ["--dataset-folder", folder / kind, "--output-path", folder / f"{kind}.out", "--tags-csv", csv]
-    flags += ["--metadata", folder / "posts.parquet", "--img-size", 64, "--num-shards", 8, "--workers", 1]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, ROOT / "create_tfrecord.py", *flags]
-    process = subprocess.Popen(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"})
-    peak = 0
-    while process.poll() is None:
-        total = 0
-        try:
-            own = psutil.Process(process.pid)
-            for each in (own, *own.children(recursive=True)):
-                total += each.memory_info().rss
-        except psutil.Error:  # it ended meanwhile
-            pass
-        peak = max(peak, total)
-        time.sleep(POLL)
-    if process.returncode:
-        sys.exit(process.returncode)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tars", type=int, default=20, metavar="N", help="of 1,000 pictures each, at most 250")
-    arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_pictures(folder, arguments.tars)
-        make_table(folder / "posts.parquet")
+def measure(folder: Path, numbers: Sequence[int]) -> list[Cost]:
+    """The cost of each number of tars; prints it."""
+    require("pyarrow", "psutil")
+    folder.mkdir()
+    table = folder / "posts.parquet"
+    make_table(table)
+    costs = []
+    for tars in numbers:
+        say(f"tars: {tars}")
+        place = folder / str(tars)
+        make_pictures(place, tars)
+        found = []
         for kind in ("tars", "files"):
-            seconds, peak = measure(folder, kind)
-            print(f"{kind}: {arguments.tars * PER_TAR:,} pictures, {seconds:.1f} s of CPU, {peak / 1e6:.0f} MB")
+            csv_path = place / f"{kind}.csv"
+            csv_path.write_text("name,category\n" + "".join(f"{name},9\n" for name in RATINGS), encoding="utf-8")
+            given = flags({"--dataset-folder": place / kind, "--output-path": place / f"{kind}.out"})
+            given += flags({"--tags-csv": csv_path, "--metadata": table, "--img-size": 64, "--num-shards": 8})
+            found.append(script("create_tfrecord.py", *given, "--workers", 1, memory=True))
+            print(
+                f"{kind:>6}: {tars * PER_TAR:>9,} pictures, {found[-1].cpu:.1f} CPU s, peak {found[-1].peak:.0f} MiB",
+                flush=True,
+            )
+        shutil.rmtree(place)
+        costs.append(Cost(tars, found[0].cpu, found[0].peak, found[1].cpu, found[1].peak))
+    return costs
+
+
+def rows(folder: Path, quick: bool) -> list[Row]:
+    *_, most = measure(folder / "tars", QUICK_TARS if quick else DEFAULT_TARS)
+    pictures = f"{most.tars * PER_TAR:,} pictures"
+    return [
+        Row(
+            f"create_tfrecord.py: {pictures} in tars",
+            "CPU s",
+            most.cpu,
+            "the same as files",
+            most.files_cpu,
+            Goal(1 / 0.9),
+            zh=Chinese(f"create_tfrecord.py：tar 里的 {most.tars * PER_TAR:,} 张图", "同样的图作为文件"),
+        ),
+        Row("create_tfrecord.py: peak memory with tars", "MiB", most.peak, "files", most.files_peak, Goal(1.1)),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tars",
+        type=int,
+        nargs="+",
+        default=list(DEFAULT_TARS),
+        metavar="N",
+        help="of 1,000 pictures each, at most 250 (default: %(default)s)",
+    )
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(Path(scratch) / "tars", arguments.tars)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
