@@ -45,46 +45,34 @@ def assert_same(rows: list[dict[str, str]], expected: list[dict[str, str]]) -> N
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
 
 
-def test_two_processes_learn_what_one_does(records: Path, alone: list[dict[str, str]], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--nproc_per_node",
-                "2",
-                "--master_port",
-                str(free_port()),
-            ),
-            str(ROOT / "train_pytorch.py"),
-            *flags(records, tmp_path, "--batch_size", 4, "--export_dir", tmp_path / "exported"),
-        ],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
-    assert_same(curve(tmp_path), alone)
-    assert done.stdout.count("epoch 2:") == 1
-    assert "3 steps an epoch, on cpu in 2 processes" in done.stderr
-    assert (tmp_path / "exported" / "model.safetensors").exists()
-
-
-def in_two_processes(code: str, folder: Path) -> list[str]:
-    """The words that two processes print which run some code."""
-    (folder / "run.py").write_text(code)
+def torchrun(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes, to its end."""
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     done = subprocess.run(
-        [sys.executable, *launch, "run.py"],
-        cwd=folder,
+        [sys.executable, *launch, *words],
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return done
+
+
+def in_two_processes(code: str, folder: Path) -> list[str]:
+    """The words that two processes print which run some code."""
+    (folder / "run.py").write_text(code)
+    return torchrun("run.py", cwd=folder).stdout.split()
+
+
+def test_two_processes_learn_what_one_does(records: Path, alone: list[dict[str, str]], tmp_path: Path) -> None:
+    more = ["--batch_size", 4, "--export_dir", tmp_path / "exported"]
+    done = torchrun(str(ROOT / "train_pytorch.py"), *flags(records, tmp_path, *more), cwd=ROOT)
+    assert_same(curve(tmp_path), alone)
+    assert done.stdout.count("epoch 2:") == 1
+    assert "3 steps an epoch, on cpu in 2 processes" in done.stderr
+    assert (tmp_path / "exported" / "model.safetensors").exists()
 
 
 def test_gradients_travel_as_bfloat16(tmp_path: Path) -> None:
